@@ -1,0 +1,73 @@
+.PHONY: help install run test lint format fuzz bench image clean model dev rivals tools
+
+HOST ?= 127.0.0.1
+PORT ?= 8080
+MODEL ?= smollm2
+IMAGE ?= socratic-chat-bot
+PYTHON ?= python3
+
+BIN := .venv/bin
+# There is no ctransformers wheel for Arm: it is compiled there, for the very machine.
+PIP_FLAGS := $(if $(filter arm% aarch64,$(shell uname -m)),--no-binary ctransformers)
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@echo 'make run takes HOST=$(HOST) PORT=$(PORT) MODEL=$(MODEL) (a name or a path to a file)'
+
+install: .venv/installed ## make .venv with the pinned packages
+
+run: install model ## fetch the model if need be and serve it
+	$(BIN)/python -m server --host '$(HOST)' --port '$(PORT)' --model '$(MODEL)'
+
+test: dev tools ## install what tests need, then run all of them
+	$(BIN)/python -m server.model.fetch smollm2
+	$(BIN)/python -m pytest
+	node --test tests/client/*.test.mjs
+
+lint: dev ## check style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: dev ## put the code into the one style
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+fuzz: dev ## feed the parser and the connection made-up bytes for some minutes
+	FUZZ_EXAMPLES=50000 $(BIN)/python -m pytest tests/test_fuzz.py
+
+bench: install ## measure tokens a second and the time to the first byte
+	$(BIN)/python -m server.model.fetch smollm2
+	$(BIN)/python -m bench.tokens
+
+image: ## build the Docker image
+	docker build --tag $(IMAGE) .
+
+clean: ## remove what was installed; fetched models stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis bench/results
+	find . -name __pycache__ -type d -exec rm -rf {} +
+
+# A path is used as it is, a name is fetched first.
+model: install
+	case '$(MODEL)' in */*|*.*) ;; *) $(BIN)/python -m server.model.fetch '$(MODEL)' ;; esac
+
+dev: .venv/dev
+
+rivals: .venv/rivals
+
+tools:
+	sh tests/install_tools.sh
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(PIP) --editable .
+	touch $@
+
+.venv/rivals: pyproject.toml .venv/installed
+	$(PIP) --editable '.[bench]'
+	touch $@
+
+.venv/dev: pyproject.toml .venv/installed
+	$(PIP) --editable '.[dev]'
+	touch $@
