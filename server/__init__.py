@@ -1,0 +1,3 @@
+"""Socratic Chat Bot: a small language model that thinks it is Socrates, served by hand."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The model: fetching it, feeding it, stopping it. Knows nothing of HTTP."""

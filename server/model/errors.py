@@ -1,0 +1,40 @@
+"""What can go wrong in the model room. Every message is one plain sentence for a person.
+
+    ModelError
+    +-- ModelFileError     the file cannot be used: the process ends with exit status 1
+    +-- ModelUnavailable   no prompt can be answered: the model failed, or we are shutting down
+    +-- QueueFull          too many prompts wait already
+    +-- PromptError        this prompt cannot be answered, others can
+        +-- PromptEmpty
+        +-- PromptTooLong
+
+Nothing here knows HTTP; routes.py alone maps these classes to statuses.
+"""
+
+
+class ModelError(Exception):
+    """Base of all: `str(error)` is the sentence to show."""
+
+
+class ModelFileError(ModelError):
+    """The model file is missing, damaged or of a kind ctransformers cannot load."""
+
+
+class ModelUnavailable(ModelError):
+    """The model failed for good, or the process is shutting down."""
+
+
+class QueueFull(ModelError):
+    """As many prompts wait as may wait."""
+
+
+class PromptError(ModelError):
+    """This one prompt is refused."""
+
+
+class PromptEmpty(PromptError):
+    """Nothing is left of the prompt but blanks and control characters."""
+
+
+class PromptTooLong(PromptError):
+    """The prompt has more tokens than the context has room for."""

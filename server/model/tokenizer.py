@@ -1,0 +1,134 @@
+"""Text to token ids, and token ids to bytes, without ever trusting ctransformers' own.
+
+Two tokenizers with one face:
+  * `HubTokenizer`: a `tokenizer.json` beside the model, through Hugging Face `tokenizers`;
+  * `NativeTokenizer`: the SentencePiece tokenizer inside ctransformers, made safe.
+
+Both only read their tables, so they may be called on the event loop while the model
+thread evaluates. Neither knows control tokens: they are placed by id (persona.py).
+"""
+
+import ctypes
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tokenizers import Tokenizer as _HubTokenizer
+from tokenizers import decoders
+
+from server.model.bytelevel import BYTE_OF_LETTER
+from server.model.catalog import TOKENIZER_FILE
+from server.model.errors import ModelFileError
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class Tokenizer(Protocol):
+    """What the engine needs of a tokenizer."""
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes of each token id: b"" for control tokens. May end inside a character."""
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of `text`, without any control token."""
+
+
+class HubTokenizer:
+    """Hugging Face `tokenizers` on a `tokenizer.json`.
+
+    Args:
+        path: of the file.
+        control: ids that print nothing.
+        vocabulary_size: of the model, which must have a row for every id.
+
+    Raises:
+        ModelFileError: if the file cannot be read as a tokenizer, or is another model's.
+    """
+
+    def __init__(self, path: Path, control: frozenset[int], vocabulary_size: int) -> None:
+        try:
+            self._tokenizer = _HubTokenizer.from_file(str(path))
+        except Exception as error:  # the Rust side raises bare Exception
+            raise ModelFileError(f"The tokenizer file {path} cannot be read: {error}.") from error
+        vocabulary = self._tokenizer.get_vocab()
+        if max(vocabulary.values(), default=0) >= vocabulary_size:
+            raise ModelFileError(
+                f"The tokenizer file {path} belongs to another model: it has token "
+                f"{max(vocabulary.values()):,}, and the model has {vocabulary_size:,} tokens."
+            )
+        self.pieces = self._pieces(vocabulary, control, vocabulary_size)
+
+    def encode(self, text: str) -> list[int]:
+        """See `Tokenizer`."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _pieces(
+        self, vocabulary: dict[str, int], control: frozenset[int], size: int
+    ) -> list[bytes]:
+        added = self._tokenizer.get_added_tokens_decoder()
+        spell = _byte_level if _is_byte_level(self._tokenizer) else _sentence_piece
+        pieces = [b""] * size
+        for token, index in vocabulary.items():
+            if index not in control and index not in added:
+                pieces[index] = spell(token)
+        return pieces
+
+
+def _is_byte_level(tokenizer: _HubTokenizer) -> bool:
+    return isinstance(tokenizer.decoder, decoders.ByteLevel)
+
+
+# Letters outside the alphabet (a control token's, say) spell themselves.
+def _byte_level(token: str) -> bytes:
+    return b"".join(
+        bytes((BYTE_OF_LETTER[letter],)) if letter in BYTE_OF_LETTER else letter.encode()
+        for letter in token
+    )
+
+
+def _sentence_piece(token: str) -> bytes:
+    if match := _BYTE_TOKEN.fullmatch(token):
+        return bytes((int(match[1], 16),))
+    return token.replace("\u2581", " ").encode()
+
+
+class NativeTokenizer:
+    """ctransformers' SentencePiece tokenizer behind a buffer of the right size.
+
+    `LLM.tokenize` allocates len(text) + 1 ints, but one character can become four tokens:
+    a heap overflow that one prompt of rare characters triggers. Bytes bound the count
+    instead. And the C++ throws across ctypes (the process aborts) on a byte its vocabulary
+    does not have, so a vocabulary that lacks one is refused when the model is loaded.
+
+    Args:
+        llm: a `ctransformers.LLM` (untyped: only engine.py imports ctransformers).
+        control: ids that print nothing and must never come out of a user's text.
+
+    Raises:
+        ModelFileError: if the vocabulary cannot spell every byte.
+    """
+
+    def __init__(self, llm: Any, control: frozenset[int]) -> None:
+        self._llm = llm
+        self.pieces = [
+            b"" if index in control else llm.ctransformers_llm_detokenize(index)
+            for index in range(llm.vocab_size)
+        ]
+        spelled = {piece for piece in self.pieces if len(piece) == 1}
+        # NUL needs no token: it ends a C string, and persona.py takes it out of prompts.
+        missing = 255 - len(spelled - {b"\0"})
+        if missing:
+            raise ModelFileError(
+                f"The model's vocabulary lacks {missing} of 255 byte tokens, so ctransformers' "
+                f"tokenizer is not safe with it; put a {TOKENIZER_FILE} beside the model."
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """See `Tokenizer`. `text` is cut at its first NUL (persona.py leaves none)."""
+        raw = text.encode()
+        # One token a byte at most, and two for the blank that GGUF models get in front.
+        buffer = (ctypes.c_int * (len(raw) + 4))()
+        count = self._llm.ctransformers_llm_tokenize(raw, False, buffer)
+        return buffer[:count]

@@ -1,0 +1,353 @@
+"""The model thread: a queue of prompts in front of one thread, beside an event loop.
+
+A prompt takes seconds of C code that must not run on the loop, and a ctransformers model
+may be used by one thread only. So an executor with exactly one thread owns the engine:
+loading, reading the persona and every prompt are jobs on it, done in the order they came.
+
+What runs where
+  loop          submit, cancel, close; every call on a `Listener`; all of `Worker`'s state
+  model thread  `_load` and `_run`: they touch the engine, and of a job only `progress`
+                (plain fields that the loop may read at any time) and `outbox`
+
+What crosses
+  loop -> thread   one `threading.Event` a prompt, which the thread only reads
+  thread -> loop   pieces of text through `outbox`, woken by `call_soon_threadsafe`; one
+                   wake-up serves every piece that waits, so a slow loop is not flooded
+                   and a quick one gets each piece at once
+  The thread never waits for the loop or for a reader: an answer is bounded by its token
+  limit, a few KB. If the loop has been closed, what crosses is dropped.
+
+Guarantees
+  order         answers are begun in the order of `submit`
+  cancel        a waiting job never starts and leaves the queue at once; one being read ends
+                within a slice, one being spoken within a token; then the next one starts
+  listener      gets `on_text` any number of times, then `on_end` exactly once, also when
+                the job was refused, failed or cancelled; after `cancel`, no more text
+  failure       one prompt's failure is that prompt's alone
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from server.model.engine import Engine, Finish, Progress, Stage
+from server.model.errors import ModelError, ModelUnavailable, QueueFull
+from server.model.sampler import Sampling
+
+log = logging.getLogger(__name__)
+
+_SHUTTING_DOWN = "The server is shutting down."
+_NOT_LOADED = "The model could not be loaded."
+
+
+class State(Enum):
+    """What the model can do for us."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended. Durations in seconds."""
+
+    finish: Finish
+    stage: Stage  # how far it had come
+    prompt_tokens: int
+    cached_tokens: int
+    tokens: int
+    queue_s: float
+    prompt_s: float
+    generate_s: float
+    error: ModelError | None = None  # why it was refused or failed, if it was
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in one word: done, length, cancelled_STAGE or failed."""
+        if self.finish is Finish.CANCELLED:
+            return f"cancelled_{self.stage.value}"
+        return "done" if self.finish is Finish.STOP else str(self.finish.value)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed of the answer alone, or None if there was none to measure."""
+        return self.tokens / self.generate_s if self.generate_s > 0 and self.tokens else None
+
+
+class Listener(Protocol):
+    """Who asked: called on the event loop."""
+
+    def on_text(self, text: str) -> None:
+        """More of the answer."""
+
+    def on_end(self, outcome: Outcome) -> None:
+        """The job is over, one way or another. Called exactly once."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One prompt on its way. Made by `Worker.submit`; only `Worker` looks inside."""
+
+    text: str
+    prompt: list[int] | None  # None if it came before there was a tokenizer
+    sampling: Sampling
+    listener: Listener
+    submitted_at: float
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    progress: Progress = field(default_factory=Progress)
+    started_at: float | None = None
+    outbox: deque[str] = field(default_factory=deque)
+    is_wake_up_sent: bool = False
+
+
+class Worker:
+    """Owns the model thread and its queue. Every method is for the event loop.
+
+    Args:
+        load: makes the engine; called once, on the model thread.
+        waiting_limit: how many prompts may wait, beside the one being answered.
+    """
+
+    def __init__(self, load: Callable[[], Engine], waiting_limit: int) -> None:
+        self._load_engine = load
+        self._waiting_limit = waiting_limit
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._loop = asyncio.get_running_loop()
+        self._closing = threading.Event()
+        self._engine: Engine | None = None
+        self._jobs: dict[Job, None] = {}  # all that have not ended, in order of submission
+        # Those that wait. Ours and not the executor's: a cancelled job must leave at once,
+        # with all that hangs on it. The loop appends and removes, the thread pops.
+        self._waiting: deque[Job] = deque()
+        self._is_taking = False  # the thread is at work on `_waiting`
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.state = State.LOADING
+        self.last: Outcome | None = None
+        self.speed: float | None = None  # tokens per second of the last answer that had any
+        self.counts: dict[str, int] = {}  # ended jobs by their `Outcome.ending`
+
+    def start(self) -> "asyncio.Future[None]":
+        """Begin to load. The future ends with ModelFileError if the model cannot be used."""
+        # Handed to the executor here and now, so that it stands before every prompt.
+        loading = self._loop.run_in_executor(self._executor, self._load)
+        return asyncio.ensure_future(self._await_load(loading))
+
+    @property
+    def queued(self) -> int:
+        """Prompts waiting for the model thread."""
+        return sum(job.progress.stage is Stage.WAITING for job in self._jobs)
+
+    @property
+    def current(self) -> Progress | None:
+        """Progress of the prompt being read or answered, if there is one."""
+        for job in self._jobs:
+            if job.progress.stage is not Stage.WAITING:
+                return job.progress
+        return None
+
+    @property
+    def threads(self) -> int | None:
+        """Threads given to ggml, once the model is loaded."""
+        return self._engine.threads if self._engine else None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `submit` would accept one more prompt now."""
+        return not self._closing.is_set() and self.queued < self._waiting_limit
+
+    def submit(self, text: str, sampling: Sampling, listener: Listener) -> Job:
+        """Queue a prompt. `listener` hears of it only after this call has returned.
+
+        Raises:
+            PromptEmpty, PromptTooLong: at once if the tokenizer is loaded; before that the
+                same errors reach the listener in the outcome.
+            QueueFull: if as many wait already as may.
+            ModelUnavailable: if the model failed, or the worker is closing.
+        """
+        if self._closing.is_set():
+            raise ModelUnavailable(_SHUTTING_DOWN)
+        if self.state is State.FAILED:
+            raise ModelUnavailable(_NOT_LOADED)
+        if not self.has_room:
+            raise QueueFull(f"{self._waiting_limit} prompts are waiting already; try again soon.")
+        prompt = self._engine.write_prompt(text) if self._engine else None
+        job = Job(text, prompt, sampling, listener, time.perf_counter())
+        self._jobs[job] = None
+        self._idle.clear()
+        self._waiting.append(job)
+        self._start_taking()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job wherever it is; one that waits ends within this call. Harmless if over."""
+        job.cancelled.set()
+        if self._withdraw(job):
+            self._end(job, self._outcome(job, Finish.CANCELLED, None))
+
+    async def close(self, grace_s: float, limit_s: float) -> bool:
+        """Refuse what waits, let the running answer finish within `grace_s`, then cancel it.
+
+        Returns:
+            Whether the model thread was free within `limit_s`. If not, it sits in a call
+            into C that cannot be interrupted.
+        """
+        self._closing.set()
+        self._refuse_waiting(_SHUTTING_DOWN)
+        if not await self._is_idle_within(grace_s):
+            for job in list(self._jobs):
+                job.cancelled.set()
+        last = self._executor.submit(lambda: None)
+        self._executor.shutdown(wait=False)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(last), limit_s - grace_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _is_idle_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    # -- starting -----------------------------------------------------------------------
+
+    async def _await_load(self, loading: "asyncio.Future[Engine]") -> None:
+        started = time.perf_counter()
+        try:
+            engine = await loading
+        except Exception:
+            self._fail()
+            raise
+        if self._closing.is_set():
+            return
+        self.state = State.READY
+        log.info(
+            "model ready after %.1f s: context of %d tokens, %d threads",
+            time.perf_counter() - started, engine.context_tokens, engine.threads,
+        )  # fmt: skip
+
+    def _load(self) -> Engine:  # model thread
+        engine = self._load_engine()
+        engine.read_persona(self._closing)
+        self._engine = engine  # from now on `submit` can tokenize
+        return engine
+
+    def _fail(self) -> None:
+        self.state = State.FAILED
+        self._refuse_waiting(_NOT_LOADED)
+
+    # -- the queue ----------------------------------------------------------------------
+
+    def _start_taking(self) -> None:
+        if not self._is_taking:
+            self._is_taking = True
+            self._executor.submit(self._take_all)
+
+    def _take_all(self) -> None:  # model thread
+        while True:
+            try:
+                job = self._waiting.popleft()
+            except IndexError:
+                break
+            self._run(job)
+        self._to_loop(self._on_all_taken)
+
+    # A job may have come between the thread's last look and this call.
+    def _on_all_taken(self) -> None:
+        self._is_taking = False
+        if self._waiting:
+            self._start_taking()
+
+    # False if the thread has taken it already.
+    def _withdraw(self, job: Job) -> bool:
+        try:
+            self._waiting.remove(job)
+        except ValueError:
+            return False
+        return True
+
+    def _refuse_waiting(self, sentence: str) -> None:
+        for job in list(self._waiting):
+            if self._withdraw(job):
+                error = ModelUnavailable(sentence)
+                self._end(job, self._outcome(job, Finish.FAILED, error))
+
+    # -- one job ------------------------------------------------------------------------
+
+    def _run(self, job: Job) -> None:  # model thread
+        job.started_at = time.perf_counter()
+        error: ModelError | None = None
+        try:
+            finish = self._answer(job)
+        except ModelError as refused:
+            finish, error = Finish.FAILED, refused
+        except Exception:  # whatever one prompt brings about must not end the model thread
+            log.exception("the model failed on a prompt")
+            finish, error = Finish.FAILED, ModelUnavailable("The model failed on this prompt.")
+        self._to_loop(self._end, job, self._outcome(job, finish, error))
+
+    def _answer(self, job: Job) -> Finish:  # model thread
+        if job.cancelled.is_set():
+            return Finish.CANCELLED
+        if self._engine is None:
+            raise ModelUnavailable(_NOT_LOADED)
+        prompt = self._engine.write_prompt(job.text) if job.prompt is None else job.prompt
+        for text in self._engine.generate(prompt, job.sampling, job.cancelled, job.progress):
+            job.outbox.append(text)
+            if not job.is_wake_up_sent:
+                job.is_wake_up_sent = True
+                self._to_loop(self._deliver, job)
+        assert job.progress.finish is not None
+        return job.progress.finish
+
+    # The flag falls before the outbox is emptied: a piece appended after that finds it down
+    # and sends a new wake-up, so none is left lying.
+    def _deliver(self, job: Job) -> None:
+        job.is_wake_up_sent = False
+        text = ""
+        while job.outbox:
+            text += job.outbox.popleft()
+        if text and not job.cancelled.is_set():
+            job.listener.on_text(text)
+
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        del self._jobs[job]
+        if not self._jobs:
+            self._idle.set()
+        self.last = outcome
+        self.speed = outcome.tokens_per_second or self.speed
+        self.counts[outcome.ending] = self.counts.get(outcome.ending, 0) + 1
+        job.listener.on_end(outcome)
+
+    def _to_loop(self, call: Callable[..., None], *arguments: object) -> None:  # model thread
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # the loop is closed: nobody is left to be told
+            log.debug("the event loop is closed; dropped %s", call.__name__)
+
+    @staticmethod
+    def _outcome(job: Job, finish: Finish, error: ModelError | None) -> Outcome:
+        done = job.progress
+        started_at = job.started_at or time.perf_counter()
+        return Outcome(
+            finish=finish,
+            stage=done.stage,
+            prompt_tokens=done.prompt_tokens,
+            cached_tokens=done.cached_tokens,
+            tokens=done.tokens,
+            queue_s=started_at - job.submitted_at,
+            prompt_s=done.prompt_s,
+            generate_s=done.generate_s,
+            error=error,
+        )
