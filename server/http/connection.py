@@ -1,0 +1,530 @@
+"""One client's connection: bytes in, requests to the application, responses out.
+
+Owns the transport, the parser, the one deadline that runs at a time, and the order of
+responses. Knows nothing of models: the application answers through an `Exchange`.
+
+Guarantees
+  order       requests are answered in the order they came; the next one is not even parsed
+              before the present one is answered (pipelining, RFC 9112 section 9.3.2)
+  close       when the connection ends for whatever reason, the running exchange hears of
+              it once, by `on_disconnect`; that is what stops the model
+  FIN         a client that closes its sending side counts as gone. RFC 9112 section 9.6
+              leaves that to the server, and a closed browser or curl looks just so.
+  errors      every `HttpError` becomes its response here and nowhere else; after one that
+              the parser raised, nothing more is read as a request
+  broken end  an answer that fails half-way ends without its last chunk, so no client can
+              take half an answer for a whole one (RFC 9112 section 8)
+  no reset    before it closes first, the server sends FIN and reads on for a while, since
+              closing over unread bytes would reset the connection and destroy the response
+              on its way (RFC 9112 section 9.6)
+  memo        what was answered with a prepared response is remembered by the request's very
+              bytes, and the same bytes get it again without being parsed anew; strictness
+              cannot suffer, since parser and application have judged these bytes before
+  memory      what is kept of a client that sends and does not read is bounded: the parser's
+              limits, and one portion of the transport's (256 KiB in uvloop)
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, cast
+
+from server.http import response
+from server.http.errors import HttpError, RequestTimeout, Unavailable
+from server.http.exchange import TEXT_HEADERS, Exchange, Record
+from server.http.parser import ParserLimits, RequestHead, RequestParser
+
+log = logging.getLogger(__name__)
+
+_LINGER_S = 2.0  # how long to read on after our FIN
+_RETRY_AFTER_S = 5
+_REMEMBERED_REQUESTS = 512
+_REMEMBERED_REQUEST_BYTES = 2048
+_REFUSED_CONNECTIONS = 64  # told so at a time; beyond, the door is just shut
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7): linger on, for 0 seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Seconds and counts beyond which a client is let go."""
+
+    header_timeout_s: float
+    body_timeout_s: float
+    idle_timeout_s: float
+    stalled_timeout_s: float  # of a reader that takes nothing
+    vanished_timeout_s: float  # of a peer that does not acknowledge
+    connections: int
+    parser: ParserLimits
+
+
+class Application(Protocol):
+    """What answers requests."""
+
+    def body_limit(self, head: RequestHead) -> int:
+        """The most bytes the body of this request may have.
+
+        Raises:
+            HttpError: if the request is refused whatever its body is.
+        """
+
+    def prepared(self, head: RequestHead) -> response.Prepared | None:
+        """The answer on a connection that stays, if it is a prepared one.
+
+        It must depend on nothing but the request; whatever needs more is left to `handle`.
+        """
+
+    def handle(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+        """Answer, now or later, through `exchange`.
+
+        Raises:
+            HttpError: to have it answered; only before the exchange was begun.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    method: str
+    path: str
+    prepared: response.Prepared
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all connections of one server have in common."""
+
+    application: Application
+    limits: ConnectionLimits
+    loop: asyncio.AbstractEventLoop
+    on_request: Callable[[Record], None] | None = None  # hears of every request at its end
+    clock: response.DateClock = field(default_factory=response.DateClock)
+    connections: "set[Connection]" = field(default_factory=set)
+    refused: "set[Connection]" = field(default_factory=set)  # those turned away, not yet gone
+    is_closing: bool = False  # no connection is kept alive any more
+    remembered: dict[bytes, _Remembered] = field(default_factory=dict)  # see "memo"
+
+    def begin_closing(self) -> None:
+        """Keep no connection alive from now on."""
+        self.is_closing = True
+        self.remembered.clear()
+        for connection in list(self.connections):
+            connection.shut_down()
+
+
+class _Phase(Enum):
+    IDLE = "between requests"
+    HEAD = "a head is arriving"
+    BODY = "a body is arriving"
+    ANSWERING = "the application has the request"
+    LINGERING = "we have closed our side and read on"
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one accepted socket."""
+
+    # With slots, 2,000 idle connections cost half the memory.
+    __slots__ = (
+        "__weakref__",
+        "_begun_at",
+        "_deadline",
+        "_exchange",
+        "_head",
+        "_is_eof_pending",
+        "_is_stalled",
+        "_parser",
+        "_phase",
+        "_received",
+        "_shared",
+        "_transport",
+        "_untaken_bytes",
+    )
+
+    def __init__(self, shared: Shared) -> None:
+        # shared
+        self._shared = shared
+        # of the connection
+        self._transport: asyncio.Transport | None = None
+        self._parser = RequestParser(shared.limits.parser)
+        self._phase = _Phase.IDLE
+        self._deadline = _Deadline(shared.loop, self._on_deadline)
+        self._untaken_bytes = 0  # what a stalled client would have before it, had it taken nothing
+        self._is_stalled = False
+        self._is_eof_pending = False  # the client closed, and requests are still to be answered
+        # of the request
+        self._begun_at = 0.0  # when its first bytes came, if they came alone
+        self._head: RequestHead | None = None  # while its body arrives
+        self._exchange: Exchange | None = None  # while it is being answered
+        self._received: bytes | None = None  # all its bytes, if they came alone and at once
+
+    # -- called by the event loop -------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or turn the client away if there are too many."""
+        # uvloop's transports have the methods of asyncio.Transport, but are none.
+        self._transport = cast(asyncio.Transport, transport)
+        # Nothing is tolerated in the buffer, so `pause_writing` tells that the kernel takes
+        # no more; with uvloop's default of 64 KiB a stalled reader would never be noticed.
+        self._transport.set_write_buffer_limits(high=0)
+        shared = self._shared
+        if len(shared.connections) < shared.limits.connections:
+            shared.connections.add(self)
+            self._enter(_Phase.IDLE)
+        elif len(shared.refused) < _REFUSED_CONNECTIONS:
+            shared.refused.add(self)
+            self._refuse(Unavailable("Too many connections are open.", _RETRY_AFTER_S))
+        else:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, unless nothing more is to be read as a request."""
+        if self._phase is _Phase.IDLE and not self._is_stalled:
+            remembered = self._shared.remembered.get(data)
+            if remembered is not None:
+                self._send_prepared(remembered)
+                return
+            self._received = data
+        else:
+            if self._phase is _Phase.LINGERING or self._exchange is not None:
+                return
+            self._received = None
+        self._parser.receive(data)
+        if self._is_stalled:
+            self._open_transport().pause_reading()
+        else:
+            self._advance()
+
+    def eof_received(self) -> bool | None:
+        """The client closed its side; returning None makes the transport close ours.
+
+        It would first wait for unsent bytes to be taken, and a running answer must not.
+        """
+        if self._exchange is not None:
+            self._drop()
+        elif self._is_stalled and not self._parser.is_between_requests:
+            self._is_eof_pending = True  # pipelined requests came whole: they are answered first
+            return True
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end, in every case: tell the exchange, forget the connection."""
+        self._deadline.cancel()
+        self._transport = None
+        self._shared.connections.discard(self)
+        self._shared.refused.discard(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            self._end(exchange)
+            exchange.disconnect()
+        elif self._head is not None and self._shared.on_request is not None:
+            head, duration_s = self._head, time.perf_counter() - self._begun_at
+            self._shared.on_request(Record(head.method, head.path, None, 0, duration_s))
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more: the client must read some within the limit."""
+        self._is_stalled = True
+        # The kernel would take an open connection with a full window for a vanished peer
+        # (seen: 18 s at 15 s of TCP_USER_TIMEOUT). While it is full, our deadline decides.
+        self._set_user_timeout(0)
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """The client has taken everything."""
+        self._is_stalled = False
+        self._set_user_timeout(self._shared.limits.vanished_timeout_s)
+        self._enter(self._phase)
+        if self._exchange is None and self._phase is not _Phase.LINGERING:
+            transport = self._open_transport()
+            if transport.is_closing():  # FIN came, and what was unsent has now been taken
+                return
+            transport.resume_reading()
+            self._advance()
+            if self._is_eof_pending and not self._is_stalled:
+                transport.close()
+
+    # -- called by the exchange (`Wire`) ------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, if there still is somebody to send them to."""
+        if self._transport is not None:
+            if self._is_stalled:
+                self._untaken_bytes += len(data)
+            self._transport.write(data)  # may stall us, and then counts `data` itself
+
+    def on_answered(self, keep_alive: bool) -> None:
+        """The present request has its answer: wait for the next, or close."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            self._end(exchange)
+        if keep_alive:
+            self._enter(_Phase.IDLE)
+        else:
+            self._linger()
+
+    def reset(self) -> None:
+        """Drop the connection at once: the client gets a reset, not an orderly end."""
+        if self._transport is not None:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self._drop()
+
+    def log(self, exchange: Exchange, details: dict[str, object]) -> None:
+        """Tell the log of an exchange that is over."""
+        shared = self._shared
+        if shared.on_request is not None:
+            head, duration_s = exchange.head, time.perf_counter() - exchange.started_at
+            shared.on_request(
+                Record(
+                    head.method,
+                    head.path,
+                    exchange.status,
+                    exchange.sent_bytes,
+                    duration_s,
+                    details,
+                )
+            )
+
+    # -- called by the lifecycle --------------------------------------------------------
+
+    def shut_down(self) -> None:
+        """Close now if no answer is under way, else when it has ended."""
+        if self._phase in (_Phase.HEAD, _Phase.BODY):
+            self._refuse(Unavailable("The server is shutting down.", _RETRY_AFTER_S))
+        elif self._exchange is None:
+            self._linger()
+
+    # -- answering from memory ----------------------------------------------------------
+
+    def _send_prepared(self, remembered: _Remembered) -> None:
+        shared, prepared = self._shared, remembered.prepared
+        data = prepared.at(shared.clock.now())
+        self._open_transport().write(data)
+        self._phase = _Phase.IDLE
+        if not self._is_stalled:
+            self._deadline.set(shared.limits.idle_timeout_s)
+        if shared.on_request is not None:
+            shared.on_request(
+                Record(remembered.method, remembered.path, prepared.status, len(data), 0.0)
+            )
+
+    # Answer the same bytes in the same way from now on, if they were one request.
+    def _remember(self, received: bytes | None, answer: _Remembered) -> None:
+        remembered = self._shared.remembered
+        if received is None or len(received) > _REMEMBERED_REQUEST_BYTES:
+            return
+        if self._parser.is_between_requests:
+            if len(remembered) >= _REMEMBERED_REQUESTS:
+                remembered.clear()  # rarely, and filled again at once
+            remembered[received] = answer
+
+    # -- reading ------------------------------------------------------------------------
+
+    # Hand on requests until one needs more bytes or more time.
+    def _advance(self) -> None:
+        try:
+            while self._exchange is None and not self._is_stalled:
+                if self._phase is _Phase.LINGERING or not self._read_request():
+                    return
+                if self._head is None and self._parser.is_between_requests:
+                    return  # nothing is pipelined: spare the parser the look
+        except HttpError as error:
+            self._refuse(error)
+
+    # One request from the parser to the application; False if it has not all arrived.
+    def _read_request(self) -> bool:
+        head = self._head or self._read_head()
+        if head is None:
+            return False
+        body = b""
+        if head.has_body:
+            arrived = self._read_body(head)
+            if arrived is None:
+                return False
+            body = arrived
+        self._answer(head, body)
+        return True
+
+    def _read_head(self) -> RequestHead | None:
+        head = self._parser.read_head()
+        is_begun = head is None and not self._parser.is_between_requests
+        if is_begun and self._phase is _Phase.IDLE:
+            self._enter(_Phase.HEAD)
+        return head
+
+    # The application may refuse a request by its head, before its body is read. What it
+    # says then is final (RFC 9110 section 10.1.1), and the connection closes behind it.
+    def _read_body(self, head: RequestHead) -> bytes | None:
+        self._head = head
+        limit = self._shared.application.body_limit(head)
+        body = self._parser.read_body(limit)
+        if body is None and self._phase is not _Phase.BODY:
+            self._enter(_Phase.BODY)
+            if head.expects_continue and not self._parser.has_body_begun:
+                self.write(response.CONTINUE)
+        return body
+
+    def _answer(self, head: RequestHead, body: bytes) -> None:
+        self._head = None
+        received, self._received = self._received, None
+        shared = self._shared
+        keep_alive = head.keep_alive and not shared.is_closing
+        prepared = shared.application.prepared(head) if keep_alive else None
+        if prepared is not None:
+            answer = _Remembered(head.method, head.path, prepared)
+            self._remember(received, answer)
+            self._send_prepared(answer)
+            return
+        exchange = self._exchange = Exchange(self, head, shared.clock.now(), keep_alive)
+        if shared.on_request is not None:
+            exchange.started_at = time.perf_counter()
+        try:
+            shared.application.handle(head, body, exchange)
+        except HttpError as error:
+            exchange.fail(error)
+        except Exception:  # a fault of ours must cost this request only
+            log.exception("could not answer %s", head.method)
+            exchange.fail(HttpError("Something went wrong on the server."))
+        if self._exchange is not None:  # a late answer
+            exchange.keep_alive = False
+            if self._is_eof_pending:
+                self._drop()  # nobody is left to answer to
+            else:
+                self._enter(_Phase.ANSWERING)
+
+    # -- ending -------------------------------------------------------------------------
+
+    # Answer `error` outside any exchange, on a connection that has no future.
+    def _refuse(self, error: HttpError) -> None:
+        body = f"{error}\n".encode()
+        length = ("Content-Length", str(len(body)))
+        headers = (*TEXT_HEADERS, *error.headers, ("Connection", "close"), length)
+        method, path = self._parser.request_line
+        if self._head is not None:
+            method, path = self._head.method, self._head.path
+        if method == "HEAD":
+            body = b""
+        answer = response.head(error.status, self._shared.clock.now(), headers) + body
+        self.write(answer)
+        if self._shared.on_request is not None:
+            duration_s = time.perf_counter() - self._begun_at if self._begun_at else 0.0
+            self._shared.on_request(Record(method, path, error.status, len(answer), duration_s))
+        self._linger()
+
+    def _end(self, exchange: Exchange) -> None:
+        if self._shared.on_request is not None and not exchange.tells_its_end:
+            self.log(exchange, {})
+
+    # Say that no more will come, and read on for a while (see "no reset" above).
+    def _linger(self) -> None:
+        if self._transport is None or self._phase is _Phase.LINGERING:
+            return
+        self._enter(_Phase.LINGERING)
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def _enter(self, phase: _Phase) -> None:
+        self._phase = phase
+        if phase is _Phase.HEAD:
+            self._begun_at = time.perf_counter()
+        if self._is_stalled:
+            return  # the reader's deadline comes first
+        limits = self._shared.limits
+        match phase:
+            case _Phase.IDLE:
+                self._deadline.set(limits.idle_timeout_s)
+            case _Phase.HEAD:
+                self._deadline.set(limits.header_timeout_s)
+            case _Phase.BODY:
+                self._deadline.set(limits.body_timeout_s)
+            case _Phase.ANSWERING:
+                self._deadline.clear()
+            case _Phase.LINGERING:
+                self._deadline.set(_LINGER_S)
+
+    # Close at once. The exchange hears of it now, not when the transport gets to it.
+    def _drop(self) -> None:
+        self._open_transport().abort()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            self._end(exchange)
+            exchange.disconnect()
+
+    def _set_user_timeout(self, seconds: float) -> None:
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            sock = self._open_transport().get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * seconds))
+
+    def _await_reader(self) -> None:
+        self._untaken_bytes = self._open_transport().get_write_buffer_size()
+        self._deadline.set(self._shared.limits.stalled_timeout_s)
+
+    def _on_deadline(self) -> None:
+        transport = self._open_transport()
+        if self._is_stalled and transport.get_write_buffer_size() < self._untaken_bytes:
+            self._await_reader()  # slow, but not stalled
+        elif self._is_stalled:
+            self.reset()
+        elif self._phase is _Phase.LINGERING:
+            transport.abort()
+        elif self._phase is _Phase.IDLE:
+            self._linger()
+        else:
+            self._refuse(RequestTimeout("The request took too long to arrive."))
+
+    def _open_transport(self) -> asyncio.Transport:
+        assert self._transport is not None  # only called between made and lost
+        return self._transport
+
+
+class _Deadline:
+    """Calls back once when its time has passed. Setting it anew costs next to nothing.
+
+    A timer that is later than needed is replaced, one that is earlier is left to fire and
+    to find out: a connection that answers 30,000 requests a second arms one in 30 s.
+    """
+
+    __slots__ = ("_armed_for", "_call", "_loop", "_timer", "_when")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+        self._loop = loop
+        self._call = call
+        self._when: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_for = 0.0
+
+    def set(self, seconds: float) -> None:
+        """Call back in `seconds`, unless set or cleared again before."""
+        when = self._when = self._loop.time() + seconds
+        if self._timer is None or when < self._armed_for:
+            self._arm(when)
+
+    def clear(self) -> None:
+        """Do not call back, until set again."""
+        self._when = None
+
+    def cancel(self) -> None:
+        """Never call back again."""
+        self._when = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed_for = when
+        self._timer = self._loop.call_at(when, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._when is None:
+            return
+        # libuv's timers count whole milliseconds and may fire one early.
+        if self._when > self._loop.time() + 0.002:
+            self._arm(self._when)
+        else:
+            self._when = None
+            self._call()

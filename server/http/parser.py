@@ -1,0 +1,524 @@
+"""HTTP/1.1 requests from bytes, without I/O: RFC 9112, read strictly.
+
+Feed bytes in any portions with `receive`; take a message in two steps, `read_head` and
+then `read_body`, each of which answers None until enough has arrived. The pause between
+the two is where a server decides on the body: refuse it, or say `100 Continue`.
+
+Guarantees:
+  * Any split of the same bytes gives the same heads, bodies and errors.
+  * Only `HttpError`s are raised. After one the parser is of no more use: what follows
+    on the connection must not be read as a request (RFC 9112 section 11.2).
+  * Memory is bounded: the limits below, plus what one `receive` brought.
+
+Strictness. Wherever RFC 9112 lets a recipient be lenient and a proxy in front might read
+the same bytes differently, the message is refused (request smuggling, section 11.2):
+  * lines end in CRLF; a bare LF or CR is an error (section 2.2 would allow a bare LF);
+  * one blank between the parts of the request line (section 3 allows more);
+  * no line folding (section 5.2), no blank before the colon (section 5.1, a MUST);
+  * Content-Length is given once, as digits, and never beside Transfer-Encoding;
+  * the only transfer coding is `chunked`, given once, in exactly that word; empty list
+    members around it (RFC 9110 section 5.6.1 would ignore some) are refused as well.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv6Address
+
+from server.http.errors import (
+    BadRequest,
+    ContentTooLarge,
+    ExpectationFailed,
+    FieldsTooLarge,
+    HttpError,
+    MisdirectedRequest,
+    NotImplementedHere,
+    TargetTooLong,
+    VersionNotSupported,
+)
+
+# RFC 9110 section 5.6.2, and RFC 3986's characters for the target.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE = re.compile(
+    rb"(" + _TOKEN + rb") ([A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+) HTTP/(\d)\.(\d)\r\n"
+)
+# The value is stripped afterwards: a pattern that did it could be made to backtrack.
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*+)\r\n")
+# A head whose target needs no second look, and whose every line is in order.
+_PLAIN_HEAD = re.compile(
+    rb"(" + _TOKEN + rb") (/[A-Za-z0-9\-._~:/?@!$&'()*+,;=]*+) HTTP/1\.(\d)\r\n"
+    rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
+)  # fmt: skip
+_ODD_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+_STRAY_LINE_END = re.compile(rb"(?<!\r)\n|\r[^\n]")
+_DIGITS = re.compile(rb"[0-9]+")
+# RFC 3986 section 3.2.2 and 3.2.3, without user information (RFC 9110 section 4.2.4).
+_AUTHORITY = re.compile(
+    rb"(?:\[([0-9A-Fa-f:.]+)\]|\[[Vv][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+\]"
+    rb"|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]*))?"
+)
+_MAX_PORT = 65535
+_ABSOLUTE = re.compile(rb"http(s?)://([^/?]*)([^?]*)(?:\?(.*))?", re.IGNORECASE)
+_LONGEST_METHOD = 64  # far longer than any that exists
+_BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+# RFC 9112 section 7.1.1; possessive, so that nothing can be made to backtrack.
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+_CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]+)((?:[\t ]*+;[\t ]*+" + _TOKEN
+    + rb"(?:[\t ]*+=[\t ]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+)*+)\r\n"
+)  # fmt: skip
+_MAX_CHUNK_LINE_BYTES = 256
+_MAX_EXTENSION_BYTES = 4096  # of one message, all chunks together
+_MAX_SIZE_DIGITS = 15  # more than any limit can have; leading zeros do not count
+_CRLF = b"\r\n"
+
+_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
+
+
+@dataclass(frozen=True, slots=True)
+class ParserLimits:
+    """Where a request is too large."""
+
+    request_line_bytes: int = 8 * 1024
+    header_bytes: int = 16 * 1024  # all field lines together
+    header_count: int = 100
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A request line and its fields. Treat as read-only (frozen would cost 1 us each)."""
+
+    method: str
+    path: str  # as sent, still percent-encoded; "*" for OPTIONS *
+    query: str  # as sent, without the question mark
+    minor_version: int  # of HTTP/1
+    fields: dict[bytes, bytes]  # names in lower case, repeated ones joined by ", "
+    keep_alive: bool
+    has_body: bool
+    expects_continue: bool
+
+    def get(self, name: bytes) -> str:
+        """The value of the field `name` (lower case), or "" if it was not sent."""
+        return self.fields.get(name, b"").decode("latin-1")
+
+    def members(self, name: bytes) -> list[str]:
+        """The members of a list field, in lower case (RFC 9110 section 5.6.1)."""
+        return [member.strip(" \t").lower() for member in self.get(name).split(",")]
+
+
+class _State(Enum):
+    START = "before a request line"
+    FIELDS = "among the fields"
+    COUNTED = "in a body of known length"
+    CHUNK_LINE = "before a chunk"
+    CHUNK_DATA = "in a chunk"
+    CHUNK_END = "behind a chunk's data"
+    TRAILERS = "behind the last chunk"
+    DONE = "body complete"
+
+
+class RequestParser:
+    """One connection's requests, one after the other."""
+
+    __slots__ = (
+        "_at",
+        "_blank_lines",
+        "_body",
+        "_buffer",
+        "_extension_bytes",
+        "_field_bytes",
+        "_field_count",
+        "_fields",
+        "_limits",
+        "_line",
+        "_missing",
+        "_searched",
+        "_state",
+    )
+
+    def __init__(self, limits: ParserLimits) -> None:
+        self._limits = limits
+        self._buffer = bytearray()
+        self._at = 0  # what lies before has been read
+        self._searched = 0  # what lies before has been searched for a line's end, in vain
+        self._state = _State.START
+        # Of the request being read.
+        self._blank_lines = 0
+        self._line: tuple[str, str, str, int] = ("", "", "", 0)
+        self._fields: dict[bytes, bytes] = {}
+        self._field_bytes = 0
+        self._field_count = 0
+        self._body = bytearray()
+        self._missing = 0  # bytes of the body or the chunk still to come
+        self._extension_bytes = 0
+
+    def receive(self, data: bytes) -> None:
+        """Take the next bytes of the connection."""
+        self._buffer += data
+
+    @property
+    def is_between_requests(self) -> bool:
+        """Whether no byte of a next request has arrived."""
+        return not self._buffer and self._state is _State.START and not self._blank_lines
+
+    # -- head ---------------------------------------------------------------------------
+
+    def read_head(self) -> RequestHead | None:
+        """The next request's head, or None until all of it has arrived.
+
+        Raises:
+            HttpError: 400, 414, 417, 431, 501 or 505.
+        """
+        if self._is_line_unfinished():
+            return None
+        if self._state is _State.START:
+            head = self._read_head_at_once()
+            if head is not None:
+                return head
+            if self._read_request_line():
+                self._state = _State.FIELDS
+                self._start_fields()
+        is_whole = self._state is _State.FIELDS and self._read_fields()
+        self._compact()
+        return self._make_head() if is_whole else None
+
+    # The usual head, for speed: all of it has arrived, nothing is wrong or odd about it, and
+    # no body follows. Two passes of compiled patterns do what the functions below do line by
+    # line. Whatever else there is, they read it from its start, with the same result.
+    def _read_head_at_once(self) -> RequestHead | None:
+        buffer, limits = self._buffer, self._limits
+        match = _PLAIN_HEAD.match(buffer)
+        if match is None:
+            return None
+        method, target, minor = match.groups()
+        if method == b"CONNECT":  # its target is never a path
+            return None
+        start, end = match.end(3) + 2, match.end()
+        if start - 2 > limits.request_line_bytes or end - start - 4 > limits.header_bytes:
+            return None
+        lines = _FIELD.findall(buffer, start, end)
+        fields = {name.lower(): value.strip(b" \t") for name, value in lines}
+        if len(fields) < len(lines) or len(lines) > limits.header_count:
+            return None
+        if not _ODD_FIELDS.isdisjoint(fields) or not _is_authority(fields.get(b"host", b"")):
+            return None
+        del buffer[:end]
+        self._blank_lines = self._searched = 0
+        path, _, query = target.decode().partition("?")
+        keep_alive = _keeps_alive(fields, int(minor))
+        return RequestHead(
+            method.decode(), path, query, int(minor), fields, keep_alive, False, False
+        )
+
+    # Whether looking again is in vain: the same unfinished line with a few bytes more, none
+    # of which ends it. Without this, a line that trickles in would be searched from its start
+    # for every byte: 7 s of work for 16 KiB.
+    def _is_line_unfinished(self) -> bool:
+        buffer, start = self._buffer, max(self._at, self._searched - 1)
+        self._searched = len(buffer)
+        if buffer.find(b"\n", start) >= 0 or buffer.find(b"\r", start) >= 0:
+            return False
+        most = self._limits.request_line_bytes
+        if self._state is not _State.START:
+            most = self._limits.header_bytes - self._field_bytes
+        return len(buffer) - self._at <= most
+
+    @property
+    def request_line(self) -> tuple[str, str]:
+        """Method and path of the request being read, as far as they are known, else "-"."""
+        if self._state is not _State.START:
+            return self._line[0], self._line[1]
+        return ("HEAD" if self._buffer.startswith(b"HEAD ", self._at) else "-"), "-"
+
+    def _read_request_line(self) -> bool:
+        match = _REQUEST_LINE.match(self._buffer, self._at)
+        limit = self._limits.request_line_bytes
+        if match is None or match.end() - self._at - 2 > limit:
+            return self._explain_request_line(limit)
+        method, target, major, minor = match.groups()
+        if major != b"1":
+            raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        path, query = _split_target(method, target)
+        self._line = (method.decode(), path.decode(), query.decode(), int(minor))
+        self._at = match.end()
+        return True
+
+    # The line is not there yet (False), is an empty one to skip, or is wrong (raises).
+    def _explain_request_line(self, limit: int) -> bool:
+        end = self._line_end(limit, self._line_too_long(limit))
+        if end is None:
+            return False
+        # RFC 9112 section 2.2: ignore at least one empty line before the request line.
+        if end == self._at and self._blank_lines == 0:
+            self._blank_lines = 1
+            self._at += 2
+            return self._read_request_line()
+        raise BadRequest("The request line is not valid HTTP/1.1.")
+
+    # RFC 9112 section 3: 501 for a method longer than any, 414 for the target.
+    def _line_too_long(self, limit: int) -> HttpError:
+        if self._buffer.find(b" ", self._at, self._at + _LONGEST_METHOD) < 0:
+            return NotImplementedHere("That method is not implemented.")
+        return TargetTooLong(f"The request line is over {limit} bytes.")
+
+    def _start_fields(self) -> None:
+        self._blank_lines = 0
+        self._fields = {}
+        self._field_bytes = self._field_count = 0
+
+    # True when the empty line behind the fields has been read; serves trailers, too.
+    def _read_fields(self) -> bool:
+        buffer, fields = self._buffer, self._fields
+        while match := _FIELD.match(buffer, self._at):
+            self._count_field(match.end() - self._at)
+            self._at = match.end()
+            name, value = match[1].lower(), match[2].strip(b" \t")
+            if name not in fields:
+                fields[name] = value
+            elif name in _ONCE:
+                raise BadRequest(f"The field {name.decode()} was sent more than once.")
+            else:
+                fields[name] += b", " + value
+        if buffer.startswith(_CRLF, self._at):
+            self._at += 2
+            return True
+        left = max(0, self._limits.header_bytes - self._field_bytes)
+        end = self._line_end(left, self._fields_too_large())
+        if end is None:
+            return False
+        raise BadRequest("A header line is not valid HTTP/1.1.")
+
+    def _count_field(self, line_bytes: int) -> None:
+        self._field_bytes += line_bytes
+        self._field_count += 1
+        # Size before count: a line that never ends is judged by its size alone.
+        if self._field_bytes - 2 > self._limits.header_bytes:
+            raise self._fields_too_large()
+        if self._field_count > self._limits.header_count:
+            raise FieldsTooLarge(f"There are over {self._limits.header_count} header lines.")
+
+    def _fields_too_large(self) -> HttpError:
+        return FieldsTooLarge(f"The header is over {self._limits.header_bytes} bytes.")
+
+    # Where the line at `_at` ends, None if that has not arrived. Only the first `limit`
+    # bytes count, so that any split of the same bytes is judged alike.
+    def _line_end(self, limit: int, too_long: HttpError) -> int | None:
+        last = self._at + limit + 2
+        end = self._buffer.find(_CRLF, self._at, last)
+        stop = min(last, len(self._buffer)) if end < 0 else end + 2
+        if _STRAY_LINE_END.search(self._buffer, self._at, stop):
+            raise BadRequest("Lines must end in CRLF, and CR or LF stand nowhere else.")
+        if end >= 0:
+            return end
+        if len(self._buffer) >= last:
+            raise too_long
+        return None
+
+    def _make_head(self) -> RequestHead:
+        method, path, query, minor = self._line
+        fields = self._fields
+        _check_host(fields, minor)
+        has_body = self._frame_body(minor)
+        keep_alive = _keeps_alive(fields, minor)
+        expects = b"expect" in fields and self._check_expectation(minor, has_body)
+        return RequestHead(method, path, query, minor, fields, keep_alive, has_body, expects)
+
+    # RFC 9112 section 6.3: what the body's length is, and all that makes it doubtful.
+    def _frame_body(self, minor: int) -> bool:
+        length = self._fields.get(b"content-length")
+        coding = self._fields.get(b"transfer-encoding")
+        if coding is not None:
+            if length is not None:
+                raise BadRequest("Content-Length and Transfer-Encoding must not stand together.")
+            if minor == 0:
+                raise BadRequest("Transfer-Encoding does not exist in HTTP/1.0.")
+            _check_coding(coding)
+            self._state = _State.CHUNK_LINE
+            return True
+        self._missing = 0 if length is None else _parse_length(length)
+        self._state = _State.COUNTED if self._missing else _State.START
+        return self._missing > 0
+
+    # RFC 9110 section 10.1.1: an HTTP/1.0 expectation is ignored, and so is one without body.
+    def _check_expectation(self, minor: int, has_body: bool) -> bool:
+        if minor == 0:
+            return False
+        if self._fields[b"expect"].lower() != b"100-continue":
+            raise ExpectationFailed("The only expectation met here is 100-continue.")
+        return has_body
+
+    # -- body ---------------------------------------------------------------------------
+
+    def read_body(self, limit: int) -> bytes | None:
+        """The whole body of the request whose head was read, or None until it is there.
+
+        Only for a head that has one (`has_body`).
+
+        Args:
+            limit: the most bytes it may have.
+
+        Raises:
+            HttpError: 400, 413 or 431.
+        """
+        if self._state is _State.COUNTED:
+            self._check_size(limit)
+            self._take_body_bytes()
+            if not self._missing:
+                self._state = _State.DONE
+        while self._state not in (_State.COUNTED, _State.DONE):
+            if not self._read_chunk_part(limit):
+                break
+        self._compact()
+        if self._state is not _State.DONE:
+            return None
+        body = bytes(self._body)
+        self._body.clear()
+        self._extension_bytes = 0
+        self._state = _State.START
+        return body
+
+    @property
+    def has_body_begun(self) -> bool:
+        """Whether bytes of the body are here, so that nobody waits for `100 Continue`."""
+        return self._at < len(self._buffer) or bool(self._body)
+
+    def _check_size(self, limit: int) -> None:
+        if len(self._body) + self._missing > limit:
+            raise ContentTooLarge(f"The body is over {limit} bytes.")
+
+    def _take_body_bytes(self) -> None:
+        part = self._buffer[self._at : self._at + self._missing]
+        self._body += part
+        self._at += len(part)
+        self._missing -= len(part)
+
+    # RFC 9112 section 7.1. One step; False if more bytes are needed for it.
+    def _read_chunk_part(self, limit: int) -> bool:
+        match self._state:
+            case _State.CHUNK_LINE:
+                return self._read_chunk_line(limit)
+            case _State.CHUNK_DATA:
+                self._take_body_bytes()
+                if self._missing:
+                    return False
+                self._state = _State.CHUNK_END
+                return True
+            case _State.CHUNK_END:
+                return self._read_chunk_end()
+            case _:
+                # Trailers are checked and counted like fields, and then dropped: none is
+                # defined for what this server accepts (section 7.1.2 allows it).
+                if self._is_line_unfinished() or not self._read_fields():
+                    return False
+                self._state = _State.DONE
+                return True
+
+    def _read_chunk_line(self, limit: int) -> bool:
+        match = _CHUNK_LINE.match(self._buffer, self._at)
+        if match is None or match.end() - self._at - 2 > _MAX_CHUNK_LINE_BYTES:
+            too_long = BadRequest(f"A chunk's first line is over {_MAX_CHUNK_LINE_BYTES} bytes.")
+            if self._line_end(_MAX_CHUNK_LINE_BYTES, too_long) is None:
+                return False
+            raise BadRequest("A chunk's first line is not valid HTTP/1.1.")
+        self._extension_bytes += len(match[2])
+        if self._extension_bytes > _MAX_EXTENSION_BYTES:
+            raise BadRequest(f"The chunk extensions are over {_MAX_EXTENSION_BYTES} bytes.")
+        self._at = match.end()
+        digits = match[1].lstrip(b"0") or b"0"
+        self._missing = int(digits[: _MAX_SIZE_DIGITS + 1], 16)
+        self._check_size(limit)
+        if self._missing:
+            self._state = _State.CHUNK_DATA
+        else:
+            self._state = _State.TRAILERS
+            self._start_fields()
+        return True
+
+    def _read_chunk_end(self) -> bool:
+        behind = bytes(self._buffer[self._at : self._at + 2])
+        if not _CRLF.startswith(behind):
+            raise BadRequest("A chunk's data is not followed by CRLF.")
+        if len(behind) < 2:
+            return False
+        self._at += 2
+        self._state = _State.CHUNK_LINE
+        return True
+
+    # Forget what has been read. Deleting from the front is cheap in a bytearray.
+    def _compact(self) -> None:
+        if self._at:
+            del self._buffer[: self._at]
+            self._at = self._searched = 0
+
+
+# RFC 9112 section 3.2: which of the four forms the target has, as (path, query).
+def _split_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
+    if _BAD_PERCENT.search(target):
+        raise BadRequest("The request target has a broken percent-encoding.")
+    if method == b"CONNECT":
+        raise NotImplementedHere("This server is no proxy: CONNECT is not implemented.")
+    if target.startswith(b"/") and b"[" not in target and b"]" not in target:
+        path, _, query = target.partition(b"?")
+        return path, query
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise BadRequest("The request target * is for OPTIONS only.")
+        return target, b""
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or not _is_authority(match[2]) or b"[" in match[3] or b"]" in match[3]:
+        raise BadRequest("The request target is not valid HTTP/1.1.")
+    if match[1]:  # RFC 9110 section 7.4: it did not come over TLS
+        raise MisdirectedRequest("This connection is not secured, so https is not served on it.")
+    # Section 3.2.2: the authority in the target stands, and Host is not compared with it.
+    return match[3] or b"/", match[4] or b""
+
+
+# RFC 9112 section 3.2, and RFC 9110 section 4.2.1: an http URI with an empty host is invalid.
+def _check_host(fields: dict[bytes, bytes], minor: int) -> None:
+    host = fields.get(b"host")
+    if host is None:
+        if minor > 0:
+            raise BadRequest("An HTTP/1.1 request needs a Host field.")
+    elif not _is_authority(host):
+        raise BadRequest("The Host field is not a valid host.")
+
+
+@lru_cache(maxsize=64)
+def _is_authority(value: bytes) -> bool:
+    match = _AUTHORITY.fullmatch(value)
+    if match is None or int((match[2] or b"0")[:6]) > _MAX_PORT:
+        return False
+    if match[1] is None:
+        return True
+    try:
+        IPv6Address(match[1].decode())
+    except ValueError:
+        return False
+    return True
+
+
+# RFC 9112 section 9.3.
+def _keeps_alive(fields: dict[bytes, bytes], minor: int) -> bool:
+    if b"connection" not in fields:
+        return minor > 0
+    options = {option.strip(b" \t").lower() for option in fields[b"connection"].split(b",")}
+    return b"close" not in options and (minor > 0 or b"keep-alive" in options)
+
+
+def _parse_length(value: bytes) -> int:
+    if not _DIGITS.fullmatch(value):
+        raise BadRequest("Content-Length is not a number.")
+    # Longer ones need no exact value: they are over every limit (and int() has one, too).
+    return int((value.lstrip(b"0") or b"0")[: _MAX_SIZE_DIGITS + 1])
+
+
+# RFC 9112 section 6.1: 400 if the last coding is not chunked (the length is unknowable),
+# 501 for a coding before it that we do not understand.
+def _check_coding(value: bytes) -> None:
+    codings = [coding.strip(b" \t").lower() for coding in value.split(b",")]
+    if codings == [b"chunked"]:
+        return
+    if codings[-1] != b"chunked" or codings.count(b"chunked") > 1 or b"" in codings:
+        raise BadRequest("The last transfer coding, and only the last, must be chunked.")
+    raise NotImplementedHere("The only transfer coding implemented is chunked.")
