@@ -1,0 +1,37 @@
+"""`python -m server`: options, event loop, exit status."""
+
+import os
+import signal
+import sys
+
+# The imports below take half a second, in which a signal must end the process quietly, too.
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: os._exit(0))
+
+import asyncio  # noqa: E402
+
+import uvloop  # noqa: E402
+
+from server import logs  # noqa: E402
+from server.lifecycle import StartError, serve  # noqa: E402
+from server.options import main_options  # noqa: E402
+
+
+def main() -> int:
+    """Serve until told to stop; returns the exit status."""
+    options = main_options()
+    logs.set_up(options.log_level, options.log_format)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            is_model_thread_free = runner.run(serve(options))
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not is_model_thread_free:
+        sys.stderr.flush()
+        os._exit(0)  # the interpreter would wait for the thread
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""The log: one line an event on stderr, as text or as JSON, and one line a request.
+
+Owns formats only. What a peer sent reaches it as method and path, which the parser lets
+through as visible ASCII only, so nobody can forge a line; prompts and answers never do.
+
+Requests do not go through `logging`, which takes 40 us a line: they are formatted here, and
+the lines of one turn of the event loop are written with one call.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from server.http.exchange import Record
+
+FORMATS = ("text", "json")
+
+
+def set_up(level: str, log_format: str) -> None:
+    """Send this process's events to stderr."""
+    logging.basicConfig(level=level.upper(), handlers=[make_handler(sys.stderr, log_format)])
+
+
+def make_handler(stream: TextIO, log_format: str) -> logging.Handler:
+    """A handler that writes lines of one of `FORMATS` to `stream`."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    return handler
+
+
+class RequestLog:
+    """Writes one line a request.
+
+    Args:
+        stream: where to.
+        log_format: one of `FORMATS`.
+        call_soon: calls back once in the event loop's next turn.
+    """
+
+    def __init__(
+        self, stream: TextIO, log_format: str, call_soon: Callable[[Callable[[], None]], object]
+    ) -> None:
+        self._stream = stream
+        self._format = _format_json if log_format == "json" else _format_text
+        self._call_soon = call_soon
+        self._lines: list[str] = []
+
+    def __call__(self, record: Record) -> None:
+        """Tell of one request that is over."""
+        if not self._lines:
+            self._call_soon(self._write)
+        self._lines.append(self._format(time.time(), record))
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        self._stream.write("".join(lines))
+        self._stream.flush()
+
+
+def _format_text(now: float, record: Record) -> str:
+    details = "".join(f" {name}={_show(value)}" for name, value in record.details.items())
+    return (
+        f"{_TEXT_CLOCK.show(now)} INFO request method={record.method} path={record.path} "
+        f"status={_show(record.status)} bytes={record.sent_bytes} "
+        f"ms={1000 * record.duration_s:.1f}{details}\n"
+    )
+
+
+def _format_json(now: float, record: Record) -> str:
+    line = {
+        "time": _JSON_CLOCK.show(now),
+        "level": "info",
+        "message": "request",
+        "method": record.method,
+        "path": record.path,
+        "status": record.status,
+        "bytes": record.sent_bytes,
+        "ms": round(1000 * record.duration_s, 1),
+        **record.details,
+    }
+    return json.dumps(line) + "\n"
+
+
+def _show(value: object) -> object:
+    return "-" if value is None else value
+
+
+class _Clock:
+    """Shows moments; the part down to the second is made once a second."""
+
+    def __init__(
+        self, pattern: str, milliseconds: str, convert: Callable[[float], time.struct_time]
+    ) -> None:
+        self._pattern = pattern
+        self._milliseconds = milliseconds
+        self._convert = convert
+        self._second = -1
+        self._shown = ""
+
+    def show(self, now: float) -> str:
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._shown = time.strftime(self._pattern, self._convert(now))
+        return self._shown + self._milliseconds % (1000 * (now - second))
+
+
+_TEXT_CLOCK = _Clock("%Y-%m-%d %H:%M:%S", ",%03d", time.localtime)
+_JSON_CLOCK = _Clock("%Y-%m-%dT%H:%M:%S", ".%03dZ", time.gmtime)
+
+
+class _TextFormatter(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _JSON_CLOCK.show(record.created),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)

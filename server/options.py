@@ -1,0 +1,170 @@
+"""Every option, limit, timeout and default, with its unit and its reason.
+
+Owns `Options`: one frozen value, made once from the command line and the environment, and
+handed down. Each field below is a flag (`--max-tokens`) and a variable
+(`SOCRATES_MAX_TOKENS`); the flag wins. A bad value ends the process with exit status 2
+and one line.
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, NoReturn
+
+from server import __version__
+
+_PREFIX = "SOCRATES_"
+_MOST_DIGITS = 20
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+        if not is_number or not least <= int(text) <= most:
+            raise ValueError(f"wants a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _real(least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        wanted = ValueError(f"wants a number from {least:g} to {most:g}")
+        try:
+            value = float(text)
+        except ValueError:
+            raise wanted from None
+        if not (math.isfinite(value) and least <= value <= most):
+            raise wanted
+        return value
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"wants one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _threads(text: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return _whole(1, 256)(text)
+    except ValueError as error:
+        raise ValueError(f"wants auto, or {str(error).removeprefix('wants ')}") from None
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("must not be empty")
+    return text
+
+
+def _option(default: Any, parse: Callable[[str], Any], description: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "description": description})
+
+
+_SECONDS = _real(0.05, 86400)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the person who starts the server may choose."""
+
+    # where
+    host: str = _option("127.0.0.1", _text, "address to listen on; 0.0.0.0 for every one")
+    port: int = _option(8080, _whole(0, 65535), "port to listen on; 0 takes a free one")
+    # the model
+    model: str = _option("smollm2", _text, "a model's name in the catalogue, or a path to a file")
+    template: str = _option(
+        "auto", _one_of("auto", "chatml", "llama-2", "zephyr"), "how the model marks turns"
+    )
+    threads: int | None = _option(None, _threads, "threads for the model, or auto")
+    context: int = _option(2048, _whole(256, 131072), "context length in tokens")
+    # one answer
+    max_tokens: int = _option(500, _whole(1, 131072), "most tokens of one answer")
+    temperature: float = _option(0.7, _real(0, 2), "0 is the likeliest answer, 2 is wild")
+    # Queued prompts cost nothing, but nobody waits for the seventeenth answer.
+    queue: int = _option(16, _whole(1, 10000), "most prompts waiting for the model")
+    # 16 KiB is far more than a context of 2,048 tokens holds of any language.
+    max_body: int = _option(16 * 1024, _whole(1, 2**30), "most bytes of a request's body")
+    # What other servers take: nginx 8 KiB a line, Apache 8 KiB and 100 lines, Node 16 KiB.
+    max_request_line: int = _option(8 * 1024, _whole(16, 2**20), "most bytes of a request line")
+    max_header: int = _option(16 * 1024, _whole(16, 2**20), "most bytes of a request's header")
+    max_header_lines: int = _option(100, _whole(1, 10000), "most lines of a request's header")
+    connections: int = _option(512, _whole(1, 10**6), "most connections at a time")
+    header_timeout: float = _option(10.0, _SECONDS, "seconds for a header to arrive")
+    body_timeout: float = _option(20.0, _SECONDS, "seconds for a body to arrive")
+    idle_timeout: float = _option(30.0, _SECONDS, "seconds a connection may lie idle")
+    stalled_timeout: float = _option(30.0, _SECONDS, "seconds a client may take nothing")
+    # Linux: TCP_USER_TIMEOUT and keep-alive probes. Elsewhere the system's own defaults.
+    vanished_timeout: float = _option(15.0, _real(1, 86400), "seconds a client may be unreachable")
+    shutdown_timeout: float = _option(5.0, _real(1, 3600), "seconds for an ordered shutdown")
+    log_level: str = _option(
+        "info", _one_of("debug", "info", "warning", "error"), "least severity that is logged"
+    )
+    log_format: str = _option("text", _one_of("text", "json"), "how log lines look")
+
+
+def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
+    """The options from the command line and the environment.
+
+    Exits with status 2 and one line on stderr if a value is bad, with 0 after --help.
+    """
+    parser = _Parser(
+        prog="python -m server",
+        description="Talk with Socrates: serves a page and a language model.",
+        epilog=f"Every option is also a variable, for example {_PREFIX}MAX_TOKENS=200.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    for option in fields(Options):
+        parser.add_argument(
+            _flag(option), dest=option.name, metavar="VALUE", help=_describe(option)
+        )
+    flags = vars(parser.parse_args(arguments))
+    chosen: dict[str, Any] = {}
+    for option in fields(Options):
+        source, text = _flag(option), flags[option.name]
+        if text is None:
+            source = _PREFIX + option.name.upper()
+            text = environment.get(source)
+        if text is not None:
+            chosen[option.name] = _parse(option, source, text, parser)
+    return Options(**chosen)
+
+
+class _Parser(argparse.ArgumentParser):
+    # argparse prints the whole usage in front of the one line that matters.
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message} (see --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _flag(option: Field[Any]) -> str:
+    return "--" + option.name.replace("_", "-")
+
+
+def _describe(option: Field[Any]) -> str:
+    default = "auto" if option.default is None else option.default
+    return f"{option.metadata['description']} (default: {default})"
+
+
+def _parse(option: Field[Any], source: str, text: str, parser: _Parser) -> Any:
+    try:
+        return option.metadata["parse"](text)
+    except ValueError as error:
+        parser.error(f"{source} {error}, not {text!r}")
+
+
+def main_options() -> Options:
+    """The options of this process."""
+    return parse_options(sys.argv[1:], os.environ)
