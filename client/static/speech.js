@@ -1,0 +1,62 @@
+// Speaks sentences in order. The browser's speech objects are handed in; where there are
+// none, every call does nothing.
+
+/**
+ * The voice Socrates should have: the Greek Nestoras, else any Greek one, else the default.
+ *
+ * @param {{name: string, lang: string}[]} voices
+ * @returns the voice, or undefined for the browser's default
+ */
+export function chooseVoice(voices) {
+  const greek = voices.filter(({ lang }) => /^el\b/i.test(lang));
+  return greek.find(({ name }) => /nestoras/i.test(name)) ?? greek[0];
+}
+
+/** One speaker. Utterances queue up in the browser, which keeps their order. */
+export class Speaker {
+  #synthesis;
+  #Utterance;
+  #muted = false;
+
+  /**
+   * @param {SpeechSynthesis | undefined} synthesis
+   * @param {typeof SpeechSynthesisUtterance | undefined} Utterance
+   */
+  constructor(synthesis, Utterance) {
+    this.#synthesis = synthesis;
+    this.#Utterance = Utterance;
+  }
+
+  /** To be called within a tap or key press: iOS lets a page speak only after that. */
+  prime() {
+    this.#speak("");
+  }
+
+  /** @param {string} sentence */
+  say(sentence) {
+    if (!this.#muted) this.#speak(sentence);
+  }
+
+  #speak(sentence) {
+    if (!this.#synthesis || !this.#Utterance) return;
+    const utterance = new this.#Utterance(sentence);
+    // Looked up every time: browsers load their voices after the page.
+    const voice = chooseVoice(this.#synthesis.getVoices());
+    if (voice) {
+      utterance.voice = voice;
+      utterance.lang = voice.lang;
+    }
+    this.#synthesis.speak(utterance);
+  }
+
+  /** Silence at once, and forget what was still to be said. */
+  stop() {
+    this.#synthesis?.cancel();
+  }
+
+  /** @param {boolean} muted */
+  set muted(muted) {
+    this.#muted = muted;
+    if (muted) this.stop();
+  }
+}

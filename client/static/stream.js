@@ -1,0 +1,53 @@
+// One question to the server and its answer, piece by piece. Knows nothing of the page:
+// `fetch` is handed in, so that tests can stand in for the network.
+
+/** The server answered, but with a refusal; `message` is its sentence for a person. */
+export class Refusal extends Error {}
+
+/** The answer broke off: the connection was lost before its end. */
+export class BrokenAnswer extends Error {}
+
+/**
+ * Ask, and hand on the text as it comes. Resolves when the answer is complete.
+ *
+ * @param {string} prompt
+ * @param {object} options
+ * @param {typeof globalThis.fetch} options.fetch
+ * @param {AbortSignal} options.signal aborting it closes the socket, which stops the model
+ * @param {(text: string) => void} options.onText never cut inside a character
+ * @throws {Refusal} for any status but 200
+ * @throws {BrokenAnswer} if the connection is lost, before or within the answer
+ * @throws {DOMException} AbortError, if `signal` was aborted
+ */
+export async function ask(prompt, { fetch, signal, onText }) {
+  try {
+    const response = await fetch("/prompt", {
+      method: "POST",
+      headers: { "Content-Type": "text/plain; charset=utf-8" },
+      body: prompt,
+      signal,
+    });
+    if (!response.ok) {
+      throw new Refusal((await response.text()).trim() || `The server answered ${response.status}.`);
+    }
+    await readText(response.body, onText);
+  } catch (error) {
+    if (error instanceof Refusal || signal.aborted) throw error;
+    throw new BrokenAnswer("The connection was lost.", { cause: error });
+  }
+}
+
+/**
+ * @param {ReadableStream<Uint8Array>} body
+ * @param {(text: string) => void} onText
+ */
+export async function readText(body, onText) {
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
+  for (;;) {
+    const { done, value } = await reader.read();
+    const text = decoder.decode(value, { stream: !done });
+    if (text) onText(text);
+    if (done) return;
+  }
+}
