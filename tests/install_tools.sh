@@ -1,0 +1,23 @@
+#!/bin/sh
+# Installs what the tests need beside Python packages: Chromium for the page, node (18 or
+# later) for the page's pure modules. Debian and its kin, as root or through sudo;
+# elsewhere it says what is missing.
+set -eu
+
+missing=""
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null || missing="chromium"
+command -v node >/dev/null || missing="$missing nodejs"
+command -v curl >/dev/null || missing="$missing curl"
+[ -n "$missing" ] || exit 0
+
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+    as_root="sudo"
+fi
+if ! command -v apt-get >/dev/null || { [ -n "$as_root" ] && ! command -v sudo >/dev/null; }; then
+    echo "error: please install: $missing" >&2
+    exit 1
+fi
+echo "Installing $missing ..." >&2
+$as_root apt-get update -qq
+DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null

