@@ -1,0 +1,52 @@
+"""The machine card: what a figure was measured on, without which it says nothing."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def machine_card(model: Path) -> dict[str, object]:
+    """Facts about machine, software and model; None for what the machine does not tell."""
+    return {
+        "commit": _commit(),
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "uvloop": version("uvloop"),
+        "ctransformers": version("ctransformers"),
+        "model": model.name,
+        "model_bytes": model.stat().st_size,
+    }
+
+
+def _commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        result = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+def _cpu_model() -> str | None:
+    # A Raspberry Pi tells its name here; a PC in /proc/cpuinfo.
+    if board := _read("/proc/device-tree/model"):
+        return board.rstrip("\0")
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return None
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,67 @@
+"""How many microseconds does the parser take for a request?
+
+The sans-IO parser alone, fed whole requests: no socket, no routing, no response. Each figure
+is the median of several runs, with the fastest and the slowest beside it.
+
+    python -m bench.parser
+"""
+
+import json
+import statistics
+import time
+
+from bench.card import machine_card
+from server.http.parser import ParserLimits, RequestParser
+from server.model import catalog
+
+_REQUESTS_A_RUN = 20_000
+_RUNS = 7
+_BODY_LIMIT = 16 * 1024
+
+_BROWSER = (
+    b"GET /static/app.js HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: keep-alive\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux aarch64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    b"Chrome/150.0.0.0 Safari/537.36\r\nAccept: */*\r\nSec-Fetch-Site: same-origin\r\n"
+    b"Sec-Fetch-Mode: cors\r\nSec-Fetch-Dest: script\r\nReferer: http://127.0.0.1:8080/\r\n"
+    b"Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: el-GR,el;q=0.9\r\n"
+    b'If-None-Match: "0123456789abcdef0123"\r\n\r\n'
+)
+_CASES = {
+    "wrk, one field": b"GET /static/favicon.svg HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n",
+    "browser, 11 fields": _BROWSER,
+    "curl, a prompt": b"POST /prompt HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: curl/8.0\r\n"
+    b"Accept: */*\r\nContent-Length: 15\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n\r\nWhat is virtue?",
+    "a prompt in chunks": b"POST /prompt HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n8\r\nWhat is \r\n7\r\nvirtue?\r\n0\r\n\r\n",
+}
+
+
+def main() -> None:
+    """Time every case and print card, table and JSON."""
+    card = machine_card(catalog.CATALOG["smollm2"].path)
+    for name, value in card.items():
+        print(f"{name:15} {value}")
+    print(f"\n{'us a request':20} {'median':>7} {'min':>7} {'max':>7}")
+    samples = {}
+    for name, request in _CASES.items():
+        runs = samples[name] = [_time(request) for _ in range(_RUNS + 1)][1:]
+        print(f"{name:20} {statistics.median(runs):7.2f} {min(runs):7.2f} {max(runs):7.2f}")
+    print()
+    print(json.dumps({"card": card, "microseconds": samples}))
+
+
+def _time(request: bytes) -> float:
+    parser = RequestParser(ParserLimits())
+    started = time.perf_counter()
+    for _ in range(_REQUESTS_A_RUN):
+        parser.receive(request)
+        head = parser.read_head()
+        assert head is not None
+        if head.has_body:
+            parser.read_body(_BODY_LIMIT)
+    return (time.perf_counter() - started) / _REQUESTS_A_RUN * 1e6
+
+
+if __name__ == "__main__":
+    main()
