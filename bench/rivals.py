@@ -65,10 +65,10 @@ def waitress(port: int, answer: bytes) -> None:
     body = _body(answer)
     application = Flask(__name__, static_folder=None)
 
-    @application.get("/static/<name>")
-    def handle(name: str) -> Response:
+    def handle(name: str) -> Any:
         return Response(body, content_type=_TYPE)
 
+    application.add_url_rule("/static/<name>", view_func=handle)
     serve(application, host="127.0.0.1", port=port)
 
 

@@ -100,9 +100,9 @@ class Routes:
             "/healthz": _Route(_READ, self._healthz),
             "/readyz": _Route(_READ, self._readyz),
             "/status": _Route(_READ, self._status),
-        } | {
-            path: _Route(_READ, partial(_send_asset, asset), True) for path, asset in assets.items()
         }
+        for path, asset in assets.items():
+            self._routes[path] = _Route(_READ, partial(_send_asset, asset), has_tags=True)
 
     def body_limit(self, head: RequestHead) -> int:
         """See `Application`."""

@@ -104,6 +104,7 @@ class FakeTransport:
     unsent: int = 0
     is_eof_sent: bool = False
     is_aborted: bool = False
+    is_closed: bool = False
     on_write: object = None  # what the kernel does then
     options: list = field(default_factory=list)  # set on the socket
     is_reading: bool = True
@@ -123,6 +124,9 @@ class FakeTransport:
     def abort(self):
         self.is_aborted = True
 
+    def close(self):
+        self.is_closed = True
+
     def get_extra_info(self, name):
         assert name == "socket"
         return self
@@ -131,7 +135,7 @@ class FakeTransport:
         self.options.append(option)
 
     def is_closing(self):
-        return self.is_aborted
+        return self.is_aborted or self.is_closed
 
     def get_write_buffer_size(self):
         return self.unsent

@@ -201,6 +201,26 @@ def test_fin_is_told_at_once_even_if_the_client_has_much_to_take():
     assert calls == [1]
 
 
+def test_pipelined_requests_are_answered_although_fin_came():
+    client = FakeClient()
+    client.stall()
+    client.send(GET + GET)
+    assert client.connection.eof_received()  # a true value leaves the transport open
+    client.recover()
+    assert client.statuses == [200, 200]
+    assert client.transport.is_closed
+
+
+def test_late_answer_behind_fin_is_dropped():
+    client = FakeClient()
+    client.stall()
+    client.send(LATER)
+    assert client.connection.eof_received()
+    client.recover()
+    assert client.transport.is_aborted
+    assert not client.application.exchange.is_open
+
+
 # -- limits ---------------------------------------------------------------------------------
 
 
@@ -356,6 +376,25 @@ def test_head_with_a_body_is_refused_without_content():
     client.application.limit = 2
     client.send(POST.replace(b"POST", b"HEAD"))
     assert client.statuses == [413]
+    assert client.sent.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"HEAD / HTTP/1.1\r\n\r\n",
+        b"HEAD / HTTP/2.0\r\n\r\n",
+        b"HEAD /%zz HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        b"HEAD /" + b"a" * 9000,
+    ],
+    ids=["no_host", "version", "target", "field", "length", "endless"],
+)
+def test_error_for_head_has_no_body(request_bytes):
+    client = FakeClient()
+    client.send(request_bytes)
+    assert client.statuses[0] >= 400
     assert client.sent.endswith(b"\r\n\r\n")
 
 

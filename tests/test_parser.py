@@ -8,6 +8,7 @@ from server.http.errors import (
     ExpectationFailed,
     FieldsTooLarge,
     HttpError,
+    MisdirectedRequest,
     NotImplementedHere,
     TargetTooLong,
     VersionNotSupported,
@@ -71,9 +72,11 @@ ACCEPTED = [
     ("asterisk", get(b"OPTIONS * HTTP/1.1"), "OPTIONS", "*", b""),
     ("absolute", get(b"GET http://b:80/x?y HTTP/1.1"), "GET", "/x", b""),
     ("absolute_without_path", get(b"GET http://b HTTP/1.1"), "GET", "/", b""),
-    ("absolute_https_upper_case", get(b"GET HTTPS://b/ HTTP/1.1"), "GET", "/", b""),
+    ("absolute_upper_case", get(b"GET HTTP://b/ HTTP/1.1"), "GET", "/", b""),
     ("one_empty_line_first", b"\r\n" + get(), "GET", "/", b""),
     ("host_ipv6", get(fields=b"Host: [::1]:8080\r\n"), "GET", "/", b""),
+    ("host_ipv4_in_ipv6", get(fields=b"Host: [::ffff:1.2.3.4]\r\n"), "GET", "/", b""),
+    ("host_ip_future", get(fields=b"Host: [v1.x]\r\n"), "GET", "/", b""),
     ("host_with_empty_port", get(fields=b"Host: a:\r\n"), "GET", "/", b""),
     ("field_without_blank", get(fields=b"Host:a\r\n"), "GET", "/", b""),
     ("field_empty", get(fields=HOST + b"X:\r\n"), "GET", "/", b""),
@@ -142,7 +145,12 @@ REFUSED = [
     ("absolute_ftp", get(b"GET ftp://b/ HTTP/1.1"), BadRequest, BAD_TARGET),
     ("broken_percent", get(b"GET /%4 HTTP/1.1"), BadRequest, None),
     ("long_line", get(b"GET /" + b"a" * 100 + b" HTTP/1.1"), TargetTooLong, None),
-    ("endless_line", b"a" * 200, TargetTooLong, None),
+    ("endless_target", b"GET /" + b"a" * 200, TargetTooLong, None),
+    ("endless_method", b"a" * 200, NotImplementedHere, "That method is not implemented."),
+    ("connect_path", get(b"CONNECT / HTTP/1.1"), NotImplementedHere, None),
+    ("absolute_https", get(b"GET HTTPS://b/ HTTP/1.1"), MisdirectedRequest, None),
+    ("brackets_in_path", get(b"GET /x[1] HTTP/1.1"), BadRequest, BAD_TARGET),
+    ("brackets_in_absolute_path", get(b"GET http://b/[ HTTP/1.1"), BadRequest, BAD_TARGET),
     # line ends
     ("bare_lf", b"GET / HTTP/1.1\nHost: a\n\n", BadRequest, BAD_ENDING),
     ("bare_lf_in_field", get(fields=b"Host: a\nX: b\r\n"), BadRequest, BAD_ENDING),
@@ -171,6 +179,9 @@ REFUSED = [
     ("host_user", get(fields=b"Host: u@a\r\n"), BadRequest, BAD_HOST),
     ("host_path", get(fields=b"Host: a/b\r\n"), BadRequest, BAD_HOST),
     ("host_blank", get(fields=b"Host: a b\r\n"), BadRequest, BAD_HOST),
+    ("host_colons", get(fields=b"Host: [:::::]\r\n"), BadRequest, BAD_HOST),
+    ("host_ipv4_in_brackets", get(fields=b"Host: [1.2.3.4]\r\n"), BadRequest, BAD_HOST),
+    ("host_port_too_large", get(fields=b"Host: a:65536\r\n"), BadRequest, BAD_HOST),
     ("host_bad_port", get(fields=b"Host: a:b\r\n"), BadRequest, BAD_HOST),
     # length
     ("length_sign", post(b"Content-Length: +3\r\n", b"abc"), BadRequest, NO_NUMBER),
@@ -294,3 +305,17 @@ def test_a_full_header_is_accepted_and_one_byte_more_is_not():
     assert len(replay(value(288))) == 1
     assert replay(value(288))[0][0].method == "GET"
     assert replay(value(289))[0][0] is FieldsTooLarge
+
+
+def test_a_line_that_trickles_in_is_not_read_again_for_every_byte(monkeypatch):
+    parser, calls = RequestParser(ParserLimits()), []
+    parser.receive(get()[:-2] + b"X: ")
+    assert parser.read_head() is None
+    monkeypatch.setattr(RequestParser, "_read_fields", lambda self: calls.append(1))
+    for _ in range(10_000):
+        parser.receive(b"y")
+        assert parser.read_head() is None
+    assert not calls
+    parser.receive(b"\r\n")
+    parser.read_head()
+    assert calls == [1]

@@ -312,6 +312,8 @@ def test_options_for_the_whole_server(server):
         "/%00",
         "/static/%c0%ae%c0%ae/LICENSE",
         "/prompt/",
+        "/healthz/.",
+        "/static/app.js/.",
     ],
 )
 def test_other_paths_are_404(server, path):
@@ -324,6 +326,24 @@ def test_other_paths_are_404(server, path):
 )
 def test_paths_are_decoded_and_normalised_once(server, path):
     assert server.request("GET", path)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "condition", "status"),
+    [
+        ("GET", "/healthz", "If-None-Match: *", 304),
+        ("GET", "/healthz", 'If-None-Match: "x"', 200),
+        ("GET", "/healthz", 'If-Match: "x"', 412),
+        ("GET", "/healthz", "If-Match: *", 200),
+        ("GET", "/", 'If-Match: "x"', 412),
+        ("POST", "/prompt", 'If-Match: "x"', 412),
+        ("POST", "/prompt", "If-Match: *", 412),
+        ("POST", "/prompt", "If-None-Match: *", 200),
+    ],
+)
+def test_preconditions_hold_everywhere(server, method, path, condition, status):
+    body = b"1 word" if method == "POST" else b""
+    assert server.request(method, path, body, [condition])[0] == status
 
 
 def test_keep_alive_serves_many_requests(server):

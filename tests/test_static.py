@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import time
 
 import pytest
 
@@ -65,7 +66,19 @@ def test_gzip_if_accepted(assets, accepted):
     assert gzip.decompress(body) == b"<p>hello</p>" * 100
 
 
-@pytest.mark.parametrize("accepted", ["br", "gzip;q=0", "*;q=0", "gzip;q=0, *", "gzip;q=x", ""])
+@pytest.mark.parametrize(
+    "accepted",
+    [
+        "br",
+        "gzip;q=0",
+        "*;q=0",
+        "gzip;q=0, *",
+        "gzip;q=x",
+        "gzip;q=inf",
+        "identity, gzip;q=0.5",
+        "",
+    ],
+)
 def test_identity_if_not(assets, accepted):
     assert "Content-Encoding" not in ask(assets["/"], Accept_Encoding=accepted)[1]
 
@@ -104,6 +117,35 @@ def test_dates_in_all_three_forms(assets):
         assert ask(assets["/"], If_Modified_Since=date)[0] == 304
     for date in ("Sunday, 09-Sep-01 01:46:39 GMT", "Sun Sep  9 01:46:39 2001"):
         assert ask(assets["/"], If_Modified_Since=date)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 10 Sep 2001 00:00:00",
+        "Mon, 10 Sep 2001 00:00:00 +0000",
+        "mon, 10 sep 2001 00:00:00 gmt",
+        "Tue, 10 Sep 2001 00:00:00 GMT",
+        "Mon, 9 Sep 2001 00:00:00 GMT",
+        "Mon,  10 Sep 2001 00:00:00 GMT",
+        "Mon, 10 Sep 01 00:00:00 GMT",
+        "Mon, 31 Sep 2001 00:00:00 GMT",
+        "Mon, 10 Sep 2001 24:00:00 GMT",
+        "Mon Sep 09 01:46:40 2001 GMT",
+        "2001-09-10T00:00:00Z",
+        "0",
+    ],
+)
+def test_what_is_no_http_date_is_ignored(assets, date):
+    assert ask(assets["/"], If_Modified_Since=date)[0] == 200
+    assert ask(assets["/"], If_Unmodified_Since=date.replace("2001", "1994"))[0] == 200
+
+
+def test_last_modified_is_never_in_the_future(tmp_path):
+    file = tmp_path / "index.html"
+    file.write_text("<p>hello</p>")
+    os.utime(file, (2**33, 2**33))
+    assert load_assets(tmp_path)["/"].modified_at <= time.time()
 
 
 def test_match_and_unmodified_since(assets):
