@@ -23,7 +23,8 @@ import ctypes
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -232,7 +233,10 @@ class Engine:
     ) -> Iterator[str]:
         draw = random.Random(sampling.seed)  # None seeds from the operating system
         limit = min(sampling.max_tokens, self.context_tokens - len(prompt))
-        recent = list(prompt[-_PENALISED_TOKENS:])
+        # Control tokens stand in every prompt: penalising them would talk the model out of
+        # ending its answer.
+        spoken = [token for token in prompt if token not in self._control]
+        recent = deque(spoken, maxlen=_PENALISED_TOKENS)
         text = _TextJoiner()
         while True:
             token = self._next_token(recent, sampling, draw, progress.tokens == 0)
@@ -252,18 +256,12 @@ class Engine:
             recent.append(token)
 
     def _next_token(
-        self, recent: Sequence[int], sampling: Sampling, draw: random.Random, is_first: bool
+        self, recent: Collection[int], sampling: Sampling, draw: random.Random, is_first: bool
     ) -> int:
         logits = self._logits()
         if is_first:  # an answer says something
             logits[self._control_index] = -np.inf
-        # Control tokens stand in every prompt: penalising them would talk the model out of
-        # ending its answer.
-        penalise(
-            logits,
-            (token for token in recent[-_PENALISED_TOKENS:] if token not in self._control),
-            sampling.repetition_penalty,
-        )
+        penalise(logits, recent, sampling.repetition_penalty)
         return sample(logits, sampling, draw)
 
     # The logits of the last token, in ggml's own buffer: writable, and valid until the next

@@ -9,9 +9,12 @@ Why not `LLM.sample`: its penalty searches the last tokens once per vocabulary e
 the generator from the clock's second for every token.
 """
 
+import math
 import random
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +37,11 @@ class Sampling:
     seed: int | None = None  # None draws one from the operating system
 
 
-def penalise(logits: Logits, recent: Iterable[int], penalty: float) -> None:
-    """Make the tokens in `recent` less likely, in place: at most 64 ids, about 10 us."""
+def penalise(logits: Logits, recent: Collection[int], penalty: float) -> None:
+    """Make the tokens in `recent` less likely, in place; a repeated one counts once."""
     if penalty == 1.0:
         return
-    ids = np.fromiter(set(recent), dtype=np.int64)
+    ids = np.fromiter(recent, dtype=np.intp, count=len(recent))
     values = logits[ids]
     logits[ids] = np.where(values > 0, values / penalty, values * penalty)
 
@@ -48,31 +51,33 @@ def sample(logits: Logits, sampling: Sampling, draw: random.Random) -> int:
     if sampling.temperature < _COLDEST:
         return int(logits.argmax())
     ids = _largest(logits, sampling.top_k)
-    values = logits[ids].astype(np.float64)
-    order = values.argsort()[::-1]
-    ids, values = ids[order], values[order]
+    # On so few numbers, lists are quicker than arrays.
+    values = logits[ids].tolist()
     # llama.cpp cuts by top-p before it applies the temperature, and so do we.
-    kept = min(int(np.searchsorted(_softmax(values).cumsum(), sampling.top_p)) + 1, len(ids))
-    cumulative = _softmax(values[:kept] / sampling.temperature).cumsum()
-    chosen = int(np.searchsorted(cumulative, draw.random() * cumulative[-1], side="right"))
-    return int(ids[min(chosen, kept - 1)])
+    cumulative = _cumulative_weights(values, 1.0)
+    kept = bisect_left(cumulative, sampling.top_p * cumulative[-1]) + 1
+    cumulative = _cumulative_weights(values[:kept], sampling.temperature)
+    chosen = bisect_right(cumulative, draw.random() * cumulative[-1])
+    return int(ids[min(chosen, len(cumulative) - 1)])
 
 
-# Ids of the k largest logits, in no order. A full partition of 49,152 values costs 0.4 ms,
-# so fold them into 64 rows first: the k largest values stand in at most k columns, and those
-# are the k columns with the largest maxima. Exact, and about 0.05 ms.
+# Ids of the k largest logits, the largest first. A full partition of 49,152 values costs
+# 0.4 ms. So fold them into 64 rows first: each of the k largest column maxima is a value, so
+# the least of them is a bound that at least k values reach, and hardly more do. Exact, and
+# two passes over the values (0.03 ms).
 def _largest(logits: Logits, k: int) -> NDArray[np.intp]:
     columns = len(logits) // _ROWS
-    if k >= columns:
-        return np.argpartition(logits, -min(k, len(logits)))[-min(k, len(logits)) :]
-    folded = logits[: columns * _ROWS].reshape(_ROWS, columns)
-    best = np.argpartition(folded.max(axis=0), -k)[-k:]
-    offsets = np.arange(_ROWS)[:, None] * columns
-    candidates = np.concatenate([(offsets + best).ravel(), np.arange(columns * _ROWS, len(logits))])
-    return candidates[np.argpartition(logits[candidates], -k)[-k:]]
+    if k < columns:
+        maxima = logits[: columns * _ROWS].reshape(_ROWS, columns).max(axis=0)
+        candidates = (logits >= np.partition(maxima, -k)[-k]).nonzero()[0]
+    else:
+        candidates = np.arange(len(logits))
+    order = logits[candidates].argsort()[::-1]
+    largest: NDArray[np.intp] = candidates[order[:k]]
+    return largest
 
 
-def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights: NDArray[np.float64] = np.exp(values - values.max())
-    weights /= weights.sum()
-    return weights
+# Softmax's numerators, summed up. `values` in falling order, so that none overflows.
+def _cumulative_weights(values: list[float], temperature: float) -> list[float]:
+    largest = values[0]
+    return list(accumulate([math.exp((value - largest) / temperature) for value in values]))
