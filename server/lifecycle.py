@@ -15,8 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from server.http.connection import Connection, ConnectionLimits, Shared
+from server.http.connection import Connection
 from server.http.parser import ParserLimits
+from server.http.shared import ConnectionLimits, Shared
 from server.http.static import load_assets
 from server.logs import RequestLog
 from server.model import catalog, modelfile

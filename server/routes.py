@@ -25,7 +25,7 @@ from server.http.errors import (
     UnsupportedMediaType,
 )
 from server.http.exchange import TEXT_HEADERS, Exchange
-from server.http.parser import RequestHead
+from server.http.request import RequestHead
 from server.http.response import Header, Prepared
 from server.http.static import Asset
 from server.model.engine import Finish, Progress
@@ -80,7 +80,7 @@ class _Route:
 
 
 class Routes:
-    """The application behind the connections (`server.http.connection.Application`)."""
+    """The application behind the connections (`server.http.shared.Application`)."""
 
     def __init__(
         self,

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import uvloop
 
-from server.http.connection import Connection, ConnectionLimits, Shared
+from server.http.connection import Connection
 from server.http.exchange import Exchange
 from server.http.parser import ParserLimits
+from server.http.shared import ConnectionLimits, Shared
 from server.model.engine import Finish, Stage
 from server.model.errors import PromptEmpty, PromptTooLong
 

@@ -29,90 +29,23 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, cast
+from typing import cast
 
 from server.http import response
+from server.http.deadline import Deadline
 from server.http.errors import HttpError, RequestTimeout, Unavailable
 from server.http.exchange import TEXT_HEADERS, Exchange, Record
-from server.http.parser import ParserLimits, RequestHead, RequestParser
+from server.http.parser import RequestParser
+from server.http.request import RequestHead
+from server.http.shared import Remembered, Shared
 
 log = logging.getLogger(__name__)
 
 _LINGER_S = 2.0  # how long to read on after our FIN
 _RETRY_AFTER_S = 5
-_REMEMBERED_REQUESTS = 512
-_REMEMBERED_REQUEST_BYTES = 2048
 _REFUSED_CONNECTIONS = 64  # told so at a time; beyond, the door is just shut
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7): linger on, for 0 seconds
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Seconds and counts beyond which a client is let go."""
-
-    header_timeout_s: float
-    body_timeout_s: float
-    idle_timeout_s: float
-    stalled_timeout_s: float  # of a reader that takes nothing
-    vanished_timeout_s: float  # of a peer that does not acknowledge
-    connections: int
-    parser: ParserLimits
-
-
-class Application(Protocol):
-    """What answers requests."""
-
-    def body_limit(self, head: RequestHead) -> int:
-        """The most bytes the body of this request may have.
-
-        Raises:
-            HttpError: if the request is refused whatever its body is.
-        """
-
-    def prepared(self, head: RequestHead) -> response.Prepared | None:
-        """The answer on a connection that stays, if it is a prepared one.
-
-        It must depend on nothing but the request; whatever needs more is left to `handle`.
-        """
-
-    def handle(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
-        """Answer, now or later, through `exchange`.
-
-        Raises:
-            HttpError: to have it answered; only before the exchange was begun.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    method: str
-    path: str
-    prepared: response.Prepared
-
-
-@dataclass(slots=True)
-class Shared:
-    """What all connections of one server have in common."""
-
-    application: Application
-    limits: ConnectionLimits
-    loop: asyncio.AbstractEventLoop
-    on_request: Callable[[Record], None] | None = None  # hears of every request at its end
-    clock: response.DateClock = field(default_factory=response.DateClock)
-    connections: "set[Connection]" = field(default_factory=set)
-    refused: "set[Connection]" = field(default_factory=set)  # those turned away, not yet gone
-    is_closing: bool = False  # no connection is kept alive any more
-    remembered: dict[bytes, _Remembered] = field(default_factory=dict)  # see "memo"
-
-    def begin_closing(self) -> None:
-        """Keep no connection alive from now on."""
-        self.is_closing = True
-        self.remembered.clear()
-        for connection in list(self.connections):
-            connection.shut_down()
 
 
 class _Phase(Enum):
@@ -150,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = RequestParser(shared.limits.parser)
         self._phase = _Phase.IDLE
-        self._deadline = _Deadline(shared.loop, self._on_deadline)
+        self._deadline = Deadline(shared.loop, self._on_deadline)
         self._untaken_bytes = 0  # what a stalled client would have before it, had it taken nothing
         self._is_stalled = False
         self._is_eof_pending = False  # the client closed, and requests are still to be answered
@@ -298,7 +231,7 @@ class Connection(asyncio.Protocol):
 
     # -- answering from memory ----------------------------------------------------------
 
-    def _send_prepared(self, remembered: _Remembered) -> None:
+    def _send_prepared(self, remembered: Remembered) -> None:
         shared, prepared = self._shared, remembered.prepared
         data = prepared.at(shared.clock.now())
         self._open_transport().write(data)
@@ -309,16 +242,6 @@ class Connection(asyncio.Protocol):
             shared.on_request(
                 Record(remembered.method, remembered.path, prepared.status, len(data), 0.0)
             )
-
-    # Answer the same bytes in the same way from now on, if they were one request.
-    def _remember(self, received: bytes | None, answer: _Remembered) -> None:
-        remembered = self._shared.remembered
-        if received is None or len(received) > _REMEMBERED_REQUEST_BYTES:
-            return
-        if self._parser.is_between_requests:
-            if len(remembered) >= _REMEMBERED_REQUESTS:
-                remembered.clear()  # rarely, and filled again at once
-            remembered[received] = answer
 
     # -- reading ------------------------------------------------------------------------
 
@@ -373,8 +296,9 @@ class Connection(asyncio.Protocol):
         keep_alive = head.keep_alive and not shared.is_closing
         prepared = shared.application.prepared(head) if keep_alive else None
         if prepared is not None:
-            answer = _Remembered(head.method, head.path, prepared)
-            self._remember(received, answer)
+            answer = Remembered(head.method, head.path, prepared)
+            if received is not None and self._parser.is_between_requests:
+                shared.remember(received, answer)
             self._send_prepared(answer)
             return
         exchange = self._exchange = Exchange(self, head, shared.clock.now(), keep_alive)
@@ -477,54 +401,3 @@ class Connection(asyncio.Protocol):
     def _open_transport(self) -> asyncio.Transport:
         assert self._transport is not None  # only called between made and lost
         return self._transport
-
-
-class _Deadline:
-    """Calls back once when its time has passed. Setting it anew costs next to nothing.
-
-    A timer that is later than needed is replaced, one that is earlier is left to fire and
-    to find out: a connection that answers 30,000 requests a second arms one in 30 s.
-    """
-
-    __slots__ = ("_armed_for", "_call", "_loop", "_timer", "_when")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-        self._loop = loop
-        self._call = call
-        self._when: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed_for = 0.0
-
-    def set(self, seconds: float) -> None:
-        """Call back in `seconds`, unless set or cleared again before."""
-        when = self._when = self._loop.time() + seconds
-        if self._timer is None or when < self._armed_for:
-            self._arm(when)
-
-    def clear(self) -> None:
-        """Do not call back, until set again."""
-        self._when = None
-
-    def cancel(self) -> None:
-        """Never call back again."""
-        self._when = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _arm(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._armed_for = when
-        self._timer = self._loop.call_at(when, self._fire)
-
-    def _fire(self) -> None:
-        self._timer = None
-        if self._when is None:
-            return
-        # libuv's timers count whole milliseconds and may fire one early.
-        if self._when > self._loop.time() + 0.002:
-            self._arm(self._when)
-        else:
-            self._when = None
-            self._call()

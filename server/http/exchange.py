@@ -14,7 +14,7 @@ from typing import Protocol
 
 from server.http import response
 from server.http.errors import HttpError
-from server.http.parser import RequestHead
+from server.http.request import RequestHead
 from server.http.response import Header
 
 TEXT_HEADERS: tuple[Header, ...] = (

@@ -23,8 +23,6 @@ the same bytes differently, the message is refused (request smuggling, section 1
 import re
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
-from ipaddress import IPv6Address
 
 from server.http.errors import (
     BadRequest,
@@ -32,10 +30,19 @@ from server.http.errors import (
     ExpectationFailed,
     FieldsTooLarge,
     HttpError,
-    MisdirectedRequest,
     NotImplementedHere,
     TargetTooLong,
     VersionNotSupported,
+)
+from server.http.request import (
+    MAX_SIZE_DIGITS,
+    RequestHead,
+    check_coding,
+    check_host,
+    is_authority,
+    keeps_alive,
+    parse_length,
+    split_target,
 )
 
 # RFC 9110 section 5.6.2, and RFC 3986's characters for the target.
@@ -52,16 +59,7 @@ _PLAIN_HEAD = re.compile(
 )  # fmt: skip
 _ODD_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 _STRAY_LINE_END = re.compile(rb"(?<!\r)\n|\r[^\n]")
-_DIGITS = re.compile(rb"[0-9]+")
-# RFC 3986 section 3.2.2 and 3.2.3, without user information (RFC 9110 section 4.2.4).
-_AUTHORITY = re.compile(
-    rb"(?:\[([0-9A-Fa-f:.]+)\]|\[[Vv][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+\]"
-    rb"|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]*))?"
-)
-_MAX_PORT = 65535
-_ABSOLUTE = re.compile(rb"http(s?)://([^/?]*)([^?]*)(?:\?(.*))?", re.IGNORECASE)
 _LONGEST_METHOD = 64  # far longer than any that exists
-_BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # RFC 9112 section 7.1.1; possessive, so that nothing can be made to backtrack.
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 _CHUNK_LINE = re.compile(
@@ -70,7 +68,6 @@ _CHUNK_LINE = re.compile(
 )  # fmt: skip
 _MAX_CHUNK_LINE_BYTES = 256
 _MAX_EXTENSION_BYTES = 4096  # of one message, all chunks together
-_MAX_SIZE_DIGITS = 15  # more than any limit can have; leading zeros do not count
 _CRLF = b"\r\n"
 
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
@@ -83,28 +80,6 @@ class ParserLimits:
     request_line_bytes: int = 8 * 1024
     header_bytes: int = 16 * 1024  # all field lines together
     header_count: int = 100
-
-
-@dataclass(slots=True)
-class RequestHead:
-    """A request line and its fields. Treat as read-only (frozen would cost 1 us each)."""
-
-    method: str
-    path: str  # as sent, still percent-encoded; "*" for OPTIONS *
-    query: str  # as sent, without the question mark
-    minor_version: int  # of HTTP/1
-    fields: dict[bytes, bytes]  # names in lower case, repeated ones joined by ", "
-    keep_alive: bool
-    has_body: bool
-    expects_continue: bool
-
-    def get(self, name: bytes) -> str:
-        """The value of the field `name` (lower case), or "" if it was not sent."""
-        return self.fields.get(name, b"").decode("latin-1")
-
-    def members(self, name: bytes) -> list[str]:
-        """The members of a list field, in lower case (RFC 9110 section 5.6.1)."""
-        return [member.strip(" \t").lower() for member in self.get(name).split(",")]
 
 
 class _State(Enum):
@@ -201,12 +176,12 @@ class RequestParser:
         fields = {name.lower(): value.strip(b" \t") for name, value in lines}
         if len(fields) < len(lines) or len(lines) > limits.header_count:
             return None
-        if not _ODD_FIELDS.isdisjoint(fields) or not _is_authority(fields.get(b"host", b"")):
+        if not _ODD_FIELDS.isdisjoint(fields) or not is_authority(fields.get(b"host", b"")):
             return None
         del buffer[:end]
         self._blank_lines = self._searched = 0
         path, _, query = target.decode().partition("?")
-        keep_alive = _keeps_alive(fields, int(minor))
+        keep_alive = keeps_alive(fields, int(minor))
         return RequestHead(
             method.decode(), path, query, int(minor), fields, keep_alive, False, False
         )
@@ -239,7 +214,7 @@ class RequestParser:
         method, target, major, minor = match.groups()
         if major != b"1":
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        path, query = _split_target(method, target)
+        path, query = split_target(method, target)
         self._line = (method.decode(), path.decode(), query.decode(), int(minor))
         self._at = match.end()
         return True
@@ -318,9 +293,9 @@ class RequestParser:
     def _make_head(self) -> RequestHead:
         method, path, query, minor = self._line
         fields = self._fields
-        _check_host(fields, minor)
+        check_host(fields, minor)
         has_body = self._frame_body(minor)
-        keep_alive = _keeps_alive(fields, minor)
+        keep_alive = keeps_alive(fields, minor)
         expects = b"expect" in fields and self._check_expectation(minor, has_body)
         return RequestHead(method, path, query, minor, fields, keep_alive, has_body, expects)
 
@@ -333,10 +308,10 @@ class RequestParser:
                 raise BadRequest("Content-Length and Transfer-Encoding must not stand together.")
             if minor == 0:
                 raise BadRequest("Transfer-Encoding does not exist in HTTP/1.0.")
-            _check_coding(coding)
+            check_coding(coding)
             self._state = _State.CHUNK_LINE
             return True
-        self._missing = 0 if length is None else _parse_length(length)
+        self._missing = 0 if length is None else parse_length(length)
         self._state = _State.COUNTED if self._missing else _State.START
         return self._missing > 0
 
@@ -426,7 +401,7 @@ class RequestParser:
             raise BadRequest(f"The chunk extensions are over {_MAX_EXTENSION_BYTES} bytes.")
         self._at = match.end()
         digits = match[1].lstrip(b"0") or b"0"
-        self._missing = int(digits[: _MAX_SIZE_DIGITS + 1], 16)
+        self._missing = int(digits[: MAX_SIZE_DIGITS + 1], 16)
         self._check_size(limit)
         if self._missing:
             self._state = _State.CHUNK_DATA
@@ -450,75 +425,3 @@ class RequestParser:
         if self._at:
             del self._buffer[: self._at]
             self._at = self._searched = 0
-
-
-# RFC 9112 section 3.2: which of the four forms the target has, as (path, query).
-def _split_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    if _BAD_PERCENT.search(target):
-        raise BadRequest("The request target has a broken percent-encoding.")
-    if method == b"CONNECT":
-        raise NotImplementedHere("This server is no proxy: CONNECT is not implemented.")
-    if target.startswith(b"/") and b"[" not in target and b"]" not in target:
-        path, _, query = target.partition(b"?")
-        return path, query
-    if target == b"*":
-        if method != b"OPTIONS":
-            raise BadRequest("The request target * is for OPTIONS only.")
-        return target, b""
-    match = _ABSOLUTE.fullmatch(target)
-    if match is None or not _is_authority(match[2]) or b"[" in match[3] or b"]" in match[3]:
-        raise BadRequest("The request target is not valid HTTP/1.1.")
-    if match[1]:  # RFC 9110 section 7.4: it did not come over TLS
-        raise MisdirectedRequest("This connection is not secured, so https is not served on it.")
-    # Section 3.2.2: the authority in the target stands, and Host is not compared with it.
-    return match[3] or b"/", match[4] or b""
-
-
-# RFC 9112 section 3.2, and RFC 9110 section 4.2.1: an http URI with an empty host is invalid.
-def _check_host(fields: dict[bytes, bytes], minor: int) -> None:
-    host = fields.get(b"host")
-    if host is None:
-        if minor > 0:
-            raise BadRequest("An HTTP/1.1 request needs a Host field.")
-    elif not _is_authority(host):
-        raise BadRequest("The Host field is not a valid host.")
-
-
-@lru_cache(maxsize=64)
-def _is_authority(value: bytes) -> bool:
-    match = _AUTHORITY.fullmatch(value)
-    if match is None or int((match[2] or b"0")[:6]) > _MAX_PORT:
-        return False
-    if match[1] is None:
-        return True
-    try:
-        IPv6Address(match[1].decode())
-    except ValueError:
-        return False
-    return True
-
-
-# RFC 9112 section 9.3.
-def _keeps_alive(fields: dict[bytes, bytes], minor: int) -> bool:
-    if b"connection" not in fields:
-        return minor > 0
-    options = {option.strip(b" \t").lower() for option in fields[b"connection"].split(b",")}
-    return b"close" not in options and (minor > 0 or b"keep-alive" in options)
-
-
-def _parse_length(value: bytes) -> int:
-    if not _DIGITS.fullmatch(value):
-        raise BadRequest("Content-Length is not a number.")
-    # Longer ones need no exact value: they are over every limit (and int() has one, too).
-    return int((value.lstrip(b"0") or b"0")[: _MAX_SIZE_DIGITS + 1])
-
-
-# RFC 9112 section 6.1: 400 if the last coding is not chunked (the length is unknowable),
-# 501 for a coding before it that we do not understand.
-def _check_coding(value: bytes) -> None:
-    codings = [coding.strip(b" \t").lower() for coding in value.split(b",")]
-    if codings == [b"chunked"]:
-        return
-    if codings[-1] != b"chunked" or codings.count(b"chunked") > 1 or b"" in codings:
-        raise BadRequest("The last transfer coding, and only the last, must be chunked.")
-    raise NotImplementedHere("The only transfer coding implemented is chunked.")

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from server.http.errors import PreconditionFailed
-from server.http.parser import RequestHead
+from server.http.request import RequestHead
 from server.http.response import Prepared
 
 # Only our own files, no inline code, no framing: what the page needs and nothing else.
