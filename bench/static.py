@@ -127,8 +127,8 @@ def _drive(port: int, seconds: int, script: list[str]) -> Round:
         raise SystemExit(f"error: wrk met errors:\n{output}")
     return Round(
         float(_find(r"Requests/sec:\s+([\d.]+)", output)),
-        _milliseconds(_find(r"50%\s+(\S+)", output)),
-        _milliseconds(_find(r"99%\s+(\S+)", output)),
+        _milliseconds(_find(r"(?m)^ +50% +(\S+)$", output)),
+        _milliseconds(_find(r"(?m)^ +99% +(\S+)$", output)),
     )
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from server.http.connection import Connection
-from server.http.parser import ParserLimits
+from server.http.request import ParserLimits
 from server.http.shared import ConnectionLimits, Shared
 from server.http.static import load_assets
 from server.logs import RequestLog

@@ -22,7 +22,7 @@ import uvloop
 
 from server.http.connection import Connection
 from server.http.exchange import Exchange
-from server.http.parser import ParserLimits
+from server.http.request import ParserLimits
 from server.http.shared import ConnectionLimits, Shared
 from server.model.engine import Finish, Stage
 from server.model.errors import PromptEmpty, PromptTooLong

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support import FakeClient
-from tests.test_parser import parse
+from tests.test_parser import assert_plain_head_agrees, parse
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "400"))
 fuzzed = settings(
@@ -106,6 +106,7 @@ def split(data, cuts):
 @given(STREAMS, CUTS)
 def test_any_split_gives_the_same(data, cuts):
     whole = parse([data])
+    assert_plain_head_agrees(data, whole)
     assert parse(split(data, cuts)) == whole
     assert parse([data[i : i + 1] for i in range(len(data))]) == whole
 

@@ -13,6 +13,7 @@ LAYERS = {
     "server.http.errors": set(),
     "server.http.response": {"server.http.errors"},
     "server.http.request": {"server.http.errors"},
+    "server.http.plain": {"server.http.request"},
     "server.http.deadline": set(),
     "server.http.parser": {"server.http.request"},
     "server.http.static": {"server.http.request", "server.http.response"},
@@ -20,9 +21,12 @@ LAYERS = {
     "server.http.shared": {
         "server.http.deadline",
         "server.http.exchange",
-        "server.http.parser",
     },
-    "server.http.connection": {"server.http.shared"},
+    "server.http.connection": {
+        "server.http.parser",
+        "server.http.plain",
+        "server.http.shared",
+    },
     "server.model.errors": set(),
     "server.model.bytelevel": set(),
     "server.model.catalog": set(),

@@ -13,7 +13,9 @@ from server.http.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from server.http.parser import ParserLimits, RequestParser
+from server.http.parser import RequestParser
+from server.http.plain import read_plain_head
+from server.http.request import ParserLimits
 
 LIMITS = ParserLimits(request_line_bytes=100, header_bytes=300, header_count=5)
 BODY_LIMIT = 50
@@ -47,7 +49,13 @@ def replay(data):
     assert parse([data[i : i + 1] for i in range(len(data))]) == whole
     for cut in range(1, len(data)):
         assert parse([data[:cut], data[cut:]]) == whole
+    assert_plain_head_agrees(data, whole)
     return whole
+
+
+def assert_plain_head_agrees(data, whole):
+    head = read_plain_head(data, LIMITS)
+    assert head is None or whole == [(head, b"")]
 
 
 def get(line=b"GET / HTTP/1.1", fields=HOST):
@@ -319,3 +327,17 @@ def test_a_line_that_trickles_in_is_not_read_again_for_every_byte(monkeypatch):
     parser.receive(b"\r\n")
     parser.read_head()
     assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        get(),
+        get(b"HEAD /a?b HTTP/1.0"),
+        get(fields=HOST + b"Accept: */*\r\nConnection: keep-alive\r\nX:\r\n"),
+    ],
+)
+def test_plain_heads_are_known_as_such(data):
+    assert read_plain_head(data, LIMITS) is not None
+    assert read_plain_head(data[:-1], LIMITS) is None
+    assert read_plain_head(data + b"x", LIMITS) is None

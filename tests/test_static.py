@@ -7,7 +7,8 @@ import time
 import pytest
 
 from server.http.errors import PreconditionFailed
-from server.http.parser import ParserLimits, RequestParser
+from server.http.parser import RequestParser
+from server.http.request import ParserLimits
 from server.http.static import load_assets
 
 DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"

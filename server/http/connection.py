@@ -37,6 +37,7 @@ from server.http.deadline import Deadline
 from server.http.errors import HttpError, RequestTimeout, Unavailable
 from server.http.exchange import TEXT_HEADERS, Exchange, Record
 from server.http.parser import RequestParser
+from server.http.plain import read_plain_head
 from server.http.request import RequestHead
 from server.http.shared import Remembered, Shared
 
@@ -70,7 +71,6 @@ class Connection(asyncio.Protocol):
         "_is_stalled",
         "_parser",
         "_phase",
-        "_received",
         "_shared",
         "_transport",
         "_untaken_bytes",
@@ -91,7 +91,6 @@ class Connection(asyncio.Protocol):
         self._begun_at = 0.0  # when its first bytes came, if they came alone
         self._head: RequestHead | None = None  # while its body arrives
         self._exchange: Exchange | None = None  # while it is being answered
-        self._received: bytes | None = None  # all its bytes, if they came alone and at once
 
     # -- called by the event loop -------------------------------------------------------
 
@@ -119,11 +118,12 @@ class Connection(asyncio.Protocol):
             if remembered is not None:
                 self._send_prepared(remembered)
                 return
-            self._received = data
-        else:
-            if self._phase is _Phase.LINGERING or self._exchange is not None:
+            head = read_plain_head(data, self._shared.limits.parser)
+            if head is not None:
+                self._answer(head, b"", data)
                 return
-            self._received = None
+        elif self._phase is _Phase.LINGERING or self._exchange is not None:
+            return
         self._parser.receive(data)
         if self._is_stalled:
             self._open_transport().pause_reading()
@@ -289,15 +289,15 @@ class Connection(asyncio.Protocol):
                 self.write(response.CONTINUE)
         return body
 
-    def _answer(self, head: RequestHead, body: bytes) -> None:
+    # `received` are all the request's bytes, if they came alone and at once.
+    def _answer(self, head: RequestHead, body: bytes, received: bytes | None = None) -> None:
         self._head = None
-        received, self._received = self._received, None
         shared = self._shared
         keep_alive = head.keep_alive and not shared.is_closing
         prepared = shared.application.prepared(head) if keep_alive else None
         if prepared is not None:
             answer = Remembered(head.method, head.path, prepared)
-            if received is not None and self._parser.is_between_requests:
+            if received is not None:
                 shared.remember(received, answer)
             self._send_prepared(answer)
             return

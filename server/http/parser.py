@@ -21,7 +21,6 @@ the same bytes differently, the message is refused (request smuggling, section 1
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 
 from server.http.errors import (
@@ -35,51 +34,35 @@ from server.http.errors import (
     VersionNotSupported,
 )
 from server.http.request import (
+    FIELD_LINE,
     MAX_SIZE_DIGITS,
+    TOKEN,
+    ParserLimits,
     RequestHead,
     check_coding,
     check_host,
-    is_authority,
     keeps_alive,
     parse_length,
     split_target,
 )
 
-# RFC 9110 section 5.6.2, and RFC 3986's characters for the target.
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# RFC 3986's characters for the target.
 _REQUEST_LINE = re.compile(
-    rb"(" + _TOKEN + rb") ([A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+) HTTP/(\d)\.(\d)\r\n"
+    rb"(" + TOKEN + rb") ([A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+) HTTP/(\d)\.(\d)\r\n"
 )
-# The value is stripped afterwards: a pattern that did it could be made to backtrack.
-_FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*+)\r\n")
-# A head whose target needs no second look, and whose every line is in order.
-_PLAIN_HEAD = re.compile(
-    rb"(" + _TOKEN + rb") (/[A-Za-z0-9\-._~:/?@!$&'()*+,;=]*+) HTTP/1\.(\d)\r\n"
-    rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
-)  # fmt: skip
-_ODD_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 _STRAY_LINE_END = re.compile(rb"(?<!\r)\n|\r[^\n]")
 _LONGEST_METHOD = 64  # far longer than any that exists
 # RFC 9112 section 7.1.1; possessive, so that nothing can be made to backtrack.
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 _CHUNK_LINE = re.compile(
-    rb"([0-9A-Fa-f]+)((?:[\t ]*+;[\t ]*+" + _TOKEN
-    + rb"(?:[\t ]*+=[\t ]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+)*+)\r\n"
+    rb"([0-9A-Fa-f]+)((?:[\t ]*+;[\t ]*+" + TOKEN
+    + rb"(?:[\t ]*+=[\t ]*+(?:" + TOKEN + rb"|" + _QUOTED + rb"))?+)*+)\r\n"
 )  # fmt: skip
 _MAX_CHUNK_LINE_BYTES = 256
 _MAX_EXTENSION_BYTES = 4096  # of one message, all chunks together
 _CRLF = b"\r\n"
 
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
-
-
-@dataclass(frozen=True, slots=True)
-class ParserLimits:
-    """Where a request is too large."""
-
-    request_line_bytes: int = 8 * 1024
-    header_bytes: int = 16 * 1024  # all field lines together
-    header_count: int = 100
 
 
 class _State(Enum):
@@ -147,44 +130,12 @@ class RequestParser:
         """
         if self._is_line_unfinished():
             return None
-        if self._state is _State.START:
-            head = self._read_head_at_once()
-            if head is not None:
-                return head
-            if self._read_request_line():
-                self._state = _State.FIELDS
-                self._start_fields()
+        if self._state is _State.START and self._read_request_line():
+            self._state = _State.FIELDS
+            self._start_fields()
         is_whole = self._state is _State.FIELDS and self._read_fields()
         self._compact()
         return self._make_head() if is_whole else None
-
-    # The usual head, for speed: all of it has arrived, nothing is wrong or odd about it, and
-    # no body follows. Two passes of compiled patterns do what the functions below do line by
-    # line. Whatever else there is, they read it from its start, with the same result.
-    def _read_head_at_once(self) -> RequestHead | None:
-        buffer, limits = self._buffer, self._limits
-        match = _PLAIN_HEAD.match(buffer)
-        if match is None:
-            return None
-        method, target, minor = match.groups()
-        if method == b"CONNECT":  # its target is never a path
-            return None
-        start, end = match.end(3) + 2, match.end()
-        if start - 2 > limits.request_line_bytes or end - start - 4 > limits.header_bytes:
-            return None
-        lines = _FIELD.findall(buffer, start, end)
-        fields = {name.lower(): value.strip(b" \t") for name, value in lines}
-        if len(fields) < len(lines) or len(lines) > limits.header_count:
-            return None
-        if not _ODD_FIELDS.isdisjoint(fields) or not is_authority(fields.get(b"host", b"")):
-            return None
-        del buffer[:end]
-        self._blank_lines = self._searched = 0
-        path, _, query = target.decode().partition("?")
-        keep_alive = keeps_alive(fields, int(minor))
-        return RequestHead(
-            method.decode(), path, query, int(minor), fields, keep_alive, False, False
-        )
 
     # Whether looking again is in vain: the same unfinished line with a few bytes more, none
     # of which ends it. Without this, a line that trickles in would be searched from its start
@@ -245,7 +196,7 @@ class RequestParser:
     # True when the empty line behind the fields has been read; serves trailers, too.
     def _read_fields(self) -> bool:
         buffer, fields = self._buffer, self._fields
-        while match := _FIELD.match(buffer, self._at):
+        while match := FIELD_LINE.match(buffer, self._at):
             self._count_field(match.end() - self._at)
             self._at = match.end()
             name, value = match[1].lower(), match[2].strip(b" \t")

@@ -12,6 +12,9 @@ from ipaddress import IPv6Address
 
 from server.http.errors import BadRequest, MisdirectedRequest, NotImplementedHere
 
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 section 5.6.2
+# The value is stripped afterwards: a pattern that did it could be made to backtrack.
+FIELD_LINE = re.compile(rb"(" + TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*+)\r\n")
 _DIGITS = re.compile(rb"[0-9]+")
 # RFC 3986 section 3.2.2 and 3.2.3, without user information (RFC 9110 section 4.2.4).
 _AUTHORITY = re.compile(
@@ -22,6 +25,15 @@ _MAX_PORT = 65535
 _ABSOLUTE = re.compile(rb"http(s?)://([^/?]*)([^?]*)(?:\?(.*))?", re.IGNORECASE)
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 MAX_SIZE_DIGITS = 15  # more than any limit can have; leading zeros do not count
+
+
+@dataclass(frozen=True, slots=True)
+class ParserLimits:
+    """Where a request is too large."""
+
+    request_line_bytes: int = 8 * 1024
+    header_bytes: int = 16 * 1024  # all field lines together
+    header_count: int = 100
 
 
 @dataclass(slots=True)

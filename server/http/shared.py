@@ -5,13 +5,12 @@ Owns the set of live connections and the memo of answers; connection.py acts on 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from server.http import response
 from server.http.deadline import Loop
 from server.http.exchange import Exchange, Record
-from server.http.parser import ParserLimits
-from server.http.request import RequestHead
+from server.http.request import ParserLimits, RequestHead
 
 _REMEMBERED_REQUESTS = 512
 _REMEMBERED_REQUEST_BYTES = 2048
@@ -64,8 +63,7 @@ class Closable(Protocol):
         """Drop it at once, in a way that the client notices as a failure."""
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(NamedTuple):
     """One prepared answer, and what the log tells of its request."""
 
     method: str
