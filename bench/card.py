@@ -2,7 +2,9 @@
 
 import os
 import platform
+import shutil
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,11 +14,15 @@ _ROOT = Path(__file__).resolve().parents[1]
 def machine_card(model: Path) -> dict[str, object]:
     """Facts about machine, software and model; None for what the machine does not tell."""
     return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "commit": _commit(),
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "clock_khz": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"),
+        "celsius": _celsius(),
+        "throttled": _throttled(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "uvloop": version("uvloop"),
@@ -43,6 +49,19 @@ def _cpu_model() -> str | None:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return None
+
+
+def _celsius() -> float | None:
+    text = _read("/sys/class/thermal/thermal_zone0/temp")
+    return int(text) / 1000 if text else None
+
+
+# A Raspberry Pi's firmware: 0x0 if it has never been throttled or short of voltage.
+def _throttled() -> str | None:
+    if not shutil.which("vcgencmd"):
+        return None
+    result = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True)
+    return result.stdout.strip().partition("=")[2] or None
 
 
 def _read(path: str) -> str | None:

@@ -24,7 +24,6 @@ from server.model import catalog, modelfile
 from server.model.engine import AUTO_TEMPLATE, Engine, EngineSettings
 from server.model.errors import ModelFileError
 from server.model.persona import SOCRATES, load_persona
-from server.model.threads import usable_cpus
 from server.model.worker import Worker
 from server.options import Options
 from server.routes import PromptLimits, Routes
@@ -161,8 +160,7 @@ def engine_settings(options: Options) -> EngineSettings:
         path = model
     # The engine looks again when it loads; here a wrong file is told before anything opens.
     modelfile.inspect(path)
-    threads = usable_cpus() if options.threads is None else options.threads
-    return EngineSettings(path, load_persona(SOCRATES), template, options.context, threads)
+    return EngineSettings(path, load_persona(SOCRATES), template, options.context, options.threads)
 
 
 def _model_name(options: Options) -> str:

@@ -87,7 +87,7 @@ class Options:
     template: str = _option(
         "auto", _one_of("auto", "chatml", "llama-2", "zephyr"), "how the model marks turns"
     )
-    threads: int | None = _option(None, _threads, "threads for the model, or auto")
+    threads: int | None = _option(None, _threads, "threads for the model; auto finds the fastest")
     context: int = _option(2048, _whole(256, 131072), "context length in tokens")
     # one answer
     max_tokens: int = _option(500, _whole(1, 131072), "most tokens of one answer")

@@ -33,6 +33,7 @@ LAYERS = {
     "server.model.sampler": set(),
     "server.model.slices": set(),
     "server.model.threads": set(),
+    "server.model.cpus": set(),
     "server.model.modelfile": {"server.model.errors"},
     "server.model.tokenizer": {
         "server.model.errors",
@@ -48,6 +49,8 @@ LAYERS = {
         "server.model.persona",
         "server.model.sampler",
         "server.model.slices",
+        "server.model.threads",
+        "server.model.cpus",
     },
     "server.model.worker": {"server.model.engine"},
     "server.routes": {
@@ -62,7 +65,6 @@ LAYERS = {
         "server.options",
         "server.routes",
         "server.model.catalog",
-        "server.model.threads",
     },
     "server.__main__": {"server.lifecycle", "server.logs", "server.options"},
 }

@@ -20,6 +20,7 @@ during the prompt and every word would come one evaluation late.
 
 import codecs
 import ctypes
+import logging
 import random
 import threading
 import time
@@ -34,6 +35,7 @@ from ctransformers import LLM, Config
 
 from server.model import modelfile
 from server.model.catalog import TOKENIZER_FILE
+from server.model.cpus import Cpus
 from server.model.errors import ModelFileError, PromptTooLong
 from server.model.persona import (
     TEMPLATES,
@@ -44,10 +46,14 @@ from server.model.persona import (
 )
 from server.model.sampler import Logits, Sampling, penalise, sample
 from server.model.slices import SliceSize
+from server.model.threads import FixedThreads, ThreadGovernor, Threads
 from server.model.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
+
+log = logging.getLogger(__name__)
 
 AUTO_TEMPLATE = "auto"
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
+_TELLING_SLICE = 8  # smaller ones cost more a token, whatever the threads
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
 
 
@@ -89,13 +95,15 @@ class EngineSettings:
     persona: Persona
     template: str  # a key of TEMPLATES, or AUTO_TEMPLATE
     context_tokens: int
-    threads: int
+    threads: int | None  # None lets the thread governor choose
 
 
 class Engine:
     """A loaded model with its persona. Made by `Engine.load`."""
 
-    def __init__(self, llm: LLM, tokenizer: Tokenizer, prompts: PromptWriter, threads: int) -> None:
+    def __init__(
+        self, llm: LLM, tokenizer: Tokenizer, prompts: PromptWriter, threads: int | None
+    ) -> None:
         self._llm = llm
         self._pieces = tokenizer.pieces
         self._control = _control_ids(llm)
@@ -105,7 +113,16 @@ class Engine:
         self._logits_address = 0
         self._logits_view: Logits = np.empty(0, dtype=np.float32)
         self.context_tokens: int = llm.context_length
-        self.threads = threads
+        self._cpus = Cpus()
+        # Two, since slices may want another count than tokens.
+        self._slice_threads: Threads
+        self._token_threads: Threads
+        if threads is None:
+            usable = self._cpus.usable()
+            self._slice_threads = ThreadGovernor(usable)
+            self._token_threads = ThreadGovernor(usable, self._on_move)
+        else:
+            self._slice_threads = self._token_threads = FixedThreads(threads)
 
     @classmethod
     def load(cls, settings: EngineSettings) -> "Engine":
@@ -115,7 +132,7 @@ class Engine:
             ModelFileError: if the file or the tokenizer beside it cannot be used.
         """
         file = modelfile.inspect(settings.model_file)
-        config = Config(context_length=settings.context_tokens, threads=settings.threads)
+        config = Config(context_length=settings.context_tokens)
         try:
             llm = LLM(str(file.path), file.model_type, config=config)
         except (RuntimeError, OSError, ValueError) as error:
@@ -133,6 +150,11 @@ class Engine:
         ids = {Control.BOS: llm.bos_token_id, Control.EOS: llm.eos_token_id}
         prompts = PromptWriter(settings.persona, TEMPLATES[name], tokenizer, ids)
         return cls(llm, tokenizer, prompts, settings.threads)
+
+    @property
+    def threads(self) -> int:
+        """Threads that ggml gets for a token now."""
+        return self._token_threads.count
 
     def write_prompt(self, text: str) -> list[int]:
         """The token ids of the whole prompt for `text`. Safe on any thread.
@@ -180,7 +202,7 @@ class Engine:
         progress.stage = Stage.READING
         started, at = time.perf_counter(), 0
         while at < len(rest) and not cancelled.is_set():
-            at += self._evaluate_slice(rest[at : at + self._slice.tokens])
+            at += self._evaluate_slice(rest[at : at + self._slice.next(len(rest) - at)])
         progress.prompt_s = time.perf_counter() - started
         return not cancelled.is_set()
 
@@ -216,13 +238,27 @@ class Engine:
             RuntimeError: if ggml fails.
         """
         assert len(self._llm._context) + len(tokens) <= self.context_tokens
-        self._llm.eval(tokens, batch_size=len(tokens), threads=self.threads)
+        cpus = self._cpus.to_be_had()
+        if cpus is not None:
+            self._slice_threads.hint(cpus)
+            self._token_threads.hint(cpus)
+        threads = self._token_threads if len(tokens) == 1 else self._slice_threads
+        count = threads.choose(self._cpus.usable())
+        started = time.perf_counter()
+        self._llm.eval(tokens, batch_size=len(tokens), threads=count)
+        if len(tokens) == 1 or len(tokens) >= _TELLING_SLICE:
+            threads.record((time.perf_counter() - started) / len(tokens))
 
     def _evaluate_slice(self, tokens: Sequence[int]) -> int:
         started = time.perf_counter()
         self.evaluate(tokens)
         self._slice.record(len(tokens), time.perf_counter() - started)
         return len(tokens)
+
+    # Prompts are short and answers are long: what tokens find out, slices take over.
+    def _on_move(self, old: int, new: int) -> None:
+        self._slice_threads.follow(new)
+        log.info("threads %d -> %d", old, new)
 
     def _speak(
         self,

@@ -2,7 +2,11 @@
 
 Pure: told how long each slice took, it answers how large the next one may be. Large slices
 read faster (SmolLM2, 2 threads: 110 tokens/s by ones, 172 by eights, 185 by 64s); small ones
-let a cancelled prompt go sooner. So: the largest power of two that stays within the target.
+let a cancelled prompt go sooner. So: as large as the target allows, and of equal size, since
+a short rest would cost as much as a slice.
+
+Where one token alone takes longer than the target, as with a 7B model on a Pi, a slice is one
+token: cancelling comes first, though reading is slower by what batches would have saved.
 """
 
 _TARGET_S = 0.2  # a person who presses Stop does not notice a quarter of a second
@@ -14,11 +18,15 @@ class SliceSize:
     """The size of the next slice, in tokens; starts small and learns the machine's speed."""
 
     def __init__(self) -> None:
-        self.tokens = _FIRST
+        self._most = _FIRST
+
+    def next(self, left: int) -> int:
+        """The size of the next slice of a prompt with `left` tokens to go."""
+        slices = -(-left // self._most)
+        return -(-left // slices)
 
     def record(self, tokens: int, seconds: float) -> None:
         """Learn that a slice of `tokens` took `seconds`."""
-        if seconds > _TARGET_S and self.tokens > 1:
-            self.tokens //= 2
-        elif tokens == self.tokens < _LARGEST and seconds < _TARGET_S / 2:
-            self.tokens *= 2
+        within = int(tokens * _TARGET_S / seconds)
+        # At most doubled: one lucky slice is no proof.
+        self._most = max(1, min(within, 2 * self._most, _LARGEST))

@@ -1,74 +1,234 @@
-"""How many threads to give ggml: what this process may really use of the machine.
+"""How many threads to give ggml, chosen anew for every evaluation.
 
 ggml spins at its barriers, so one thread more than there are CPUs to be had is a disaster
-(measured on 2 cores with SmolLM2: 120 tokens/s with 2 threads, 0.3 with 3). The number of
-cores is therefore only the start: affinity and cgroup quotas (containers) limit it further.
+(2 cores, SmolLM2, tokens/s by 1, 2, 3 threads: idle 91, 120, 0.3; with another process burning
+one core 76, 20, 0.3). And what is to be had changes while the model speaks. `threads` is an
+argument of every evaluation, so the governor measures and moves:
+
+  * it keeps a running mean of what a token costs at the present count;
+  * now and then, ever more rarely while nothing changes, it tries the next higher or lower
+    count for a few tokens, stops trying as soon as that cannot win, and moves if it did win;
+  * it tries at once when the mean rises or falls by half (the load came or went), or when
+    the accounts of CPU time say that more or fewer CPUs are to be had;
+  * it never goes beyond what affinity and quota allow, and obeys at once when they shrink.
+
+Pure: it is told costs and limits, and knows no clock, no model and no operating system.
 """
 
-import os
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
-_PROC_CGROUP = Path("/proc/self/cgroup")
-
-
-def usable_cpus() -> int:
-    """CPUs this process may use: the smaller of its affinity and its quota, at least 1.
-
-    A quota of 1.5 CPUs counts as 2: two threads made 91 tokens/s there, one 82.
-    """
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS has no affinity to ask for
-        count = os.cpu_count() or 1
-    quota = cgroup_quota(_PROC_CGROUP, _CGROUP_ROOT)
-    return count if quota is None else max(1, min(count, round(quota)))
+_WINDOW = 8  # tokens in the running mean
+_TRIAL_TOKENS = 4
+_BEHIND_TOKENS = 2  # so many tokens' time behind, a trial cannot win any more
+_WIN = 0.95  # of the present cost, or better
+_SURPRISE = 1.5  # times dearer or cheaper than it was: something has changed
+_CALM_WINDOW = 64  # tokens over which a change comes to be usual
+_FIRST_PATIENCE = 8  # tokens until the first trial
+_LAST_PATIENCE = 512
+_UNLIKELY = 32  # times longer until what the accounts speak against is tried
+_CPUS_CHANGED = 0.6  # of a CPU more or fewer
+_CPUS_BLUR = 0.4  # what other processes may take in passing
 
 
-def cgroup_quota(membership: Path, root: Path) -> float | None:
-    """CPUs granted by the tightest quota over this process, or None if there is none.
+class Threads(Protocol):
+    """Chooses a thread count, and learns."""
+
+    @property
+    def count(self) -> int:
+        """The count held to be best now."""
+
+    def choose(self, usable: int) -> int:
+        """The count for the next evaluation, with `usable` CPUs."""
+
+    def record(self, cost: float) -> None:
+        """Learn what the evaluation just chosen for took, in seconds a token."""
+
+    def hint(self, cpus: float) -> None:
+        """Learn how many CPUs could have been had lately."""
+
+    def follow(self, count: int) -> None:
+        """Take over what was found elsewhere."""
+
+
+class FixedThreads:
+    """Always the same count (`--threads N`)."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def choose(self, usable: int) -> int:
+        """See `Threads`."""
+        return self.count
+
+    def record(self, cost: float) -> None:
+        """See `Threads`."""
+
+    def hint(self, cpus: float) -> None:
+        """See `Threads`."""
+
+    def follow(self, count: int) -> None:
+        """See `Threads`."""
+
+
+class ThreadGovernor:
+    """Finds the fastest count and keeps finding it (see the module's docstring).
 
     Args:
-        membership: /proc/self/cgroup.
-        root: where cgroups are mounted; version 2 at the root, version 1 under `cpu`.
+        usable: CPUs that may be used; the count to begin with.
+        on_move: hears of every change of `count`: old, new.
     """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return None
-    quotas = [quota for line in lines for quota in _quotas_of(line, root)]
-    return min(quotas, default=None)
+
+    def __init__(self, usable: int, on_move: Callable[[int, int], None] | None = None) -> None:
+        self.count = usable
+        self._usable = usable
+        self._on_move = on_move
+        self._cpus: float | None = None  # to be had lately, if that is ever told
+        self._hinted_cpus = float(usable)  # what was to be had when it last changed
+        self._last = 0.0
+        self._mean = _Mean(_WINDOW)
+        self._calm = _Mean(_CALM_WINDOW)
+        self._trial: _Trial | None = None
+        self._patience = {-1: _Patience(), +1: _Patience()}  # by direction
+
+    def choose(self, usable: int) -> int:
+        """See `Threads`."""
+        if usable != self._usable:
+            self._obey(usable)
+        return self._trial.count if self._trial else self.count
+
+    def record(self, cost: float) -> None:
+        """See `Threads`."""
+        if self._trial:
+            self._go_on_trying(self._trial, cost)
+            return
+        last, self._last = self._last, cost
+        self._mean.add(cost)
+        if self._calm.count < _WINDOW:  # too early to be surprised
+            self._calm.add(self._mean.value)
+            return
+        # Once may be the kernel's doing; twice in a row, or once but enormous, is a change.
+        dear, cheap = self._calm.value * _SURPRISE, self._calm.value / _SURPRISE
+        if min(last, cost) > dear or max(last, cost) < cheap:
+            self._mean.reset((last + cost) / 2)
+        if self._mean.value > dear:
+            self._calm.reset(self._mean.value)
+            self._try(min(self.count - 1, max(1, round(self._hinted_cpus))))
+        elif self._mean.value < cheap:
+            self._calm.reset(self._mean.value)
+            self._try(self.count + 1)
+        else:
+            self._calm.add(self._mean.value)
+            self._try_now_and_then()
+
+    def hint(self, cpus: float) -> None:
+        """See `Threads`."""
+        self._cpus = cpus
+        if abs(cpus - self._hinted_cpus) < _CPUS_CHANGED:
+            return
+        self._hinted_cpus = cpus
+        for patience in self._patience.values():
+            patience.reset()
+        self._try(max(1, min(self._usable, round(cpus))))
+
+    def follow(self, count: int) -> None:
+        """See `Threads`."""
+        if count != self.count:
+            self._move(count, None)
+
+    def _obey(self, usable: int) -> None:
+        grew, self._usable = usable > self._usable, usable
+        if self.count > usable:
+            self._move(usable, None)
+        elif self._trial and self._trial.count > usable:
+            self._trial = None
+        elif grew:
+            self._try(usable)
+
+    def _try_now_and_then(self) -> None:
+        for direction, patience in self._patience.items():
+            target = self.count + direction
+            if 1 <= target <= self._usable and patience.is_over(self._is_likely(target)):
+                self._try(target)
+                return
+
+    # Whether the accounts of CPU time leave it open that `target` may be better.
+    def _is_likely(self, target: int) -> bool:
+        if self._cpus is None:
+            return True
+        enough = self._cpus + _CPUS_BLUR
+        return enough >= target if target > self.count else enough < self.count
+
+    def _try(self, count: int) -> None:
+        if 1 <= count <= self._usable and count != self.count:
+            self._trial = _Trial(count)
+
+    def _go_on_trying(self, trial: "_Trial", cost: float) -> None:
+        costs = trial.costs
+        costs.append(cost)
+        if self._mean.count == 0:  # nothing to compare with: let it be the measure
+            self._move(trial.count, cost)
+            return
+        patience = self._patience[1 if trial.count > self.count else -1]
+        if sum(costs) > self._mean.value * (len(costs) + _BEHIND_TOKENS):
+            self._trial = None
+            patience.lose(4)
+        elif len(costs) == _TRIAL_TOKENS:
+            self._trial = None
+            # Without the worst: one in four may be the kernel's doing.
+            mean = (sum(costs) - max(costs)) / (len(costs) - 1)
+            if mean < _WIN * self._mean.value:
+                self._move(trial.count, mean)
+            else:
+                patience.lose(2)
+
+    def _move(self, count: int, cost: float | None) -> None:
+        old, self.count = self.count, count
+        self._trial = None
+        self._mean.reset(cost)
+        self._calm.reset(cost)
+        for patience in self._patience.values():
+            patience.reset()
+        if self._on_move:
+            self._on_move(old, count)
 
 
-# One line of /proc/self/cgroup is "id:controllers:/path" (cgroups(7)). A limit on any
-# ancestor binds, too; inside a container the path may name directories that only the host
-# sees, so the walk ends at the mount itself.
-def _quotas_of(line: str, root: Path) -> list[float]:
-    _, controllers, path = line.split(":", 2)
-    if controllers == "":
-        base, read = root, _read_v2
-    elif "cpu" in controllers.split(","):
-        base, read = root / "cpu", _read_v1
-    else:
-        return []
-    place = base / path.lstrip("/")
-    places = [place, *place.parents]
-    found = [read(place) for place in places if place.is_relative_to(base)]
-    return [quota for quota in found if quota is not None]
+# A running mean: plain over the first `window` values, then exponential.
+class _Mean:
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self.value = 0.0
+        self.count = 0
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        self.value += (value - self.value) / min(self.count, self._window)
+
+    def reset(self, value: float | None) -> None:
+        self.value = value or 0.0
+        self.count = 0 if value is None else _TRIAL_TOKENS
 
 
-def _read_v2(directory: Path) -> float | None:
-    try:
-        quota, period = (directory / "cpu.max").read_text().split()
-        return int(quota) / int(period)
-    except (OSError, ValueError):  # no such file, or "max"
-        return None
+# When to try a direction again: after every loss later.
+class _Patience:
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._wait = _FIRST_PATIENCE
+        self._left = float(_FIRST_PATIENCE)
+
+    def is_over(self, is_likely: bool) -> bool:
+        self._left -= 1 if is_likely else 1 / _UNLIKELY
+        return self._left <= 0
+
+    def lose(self, factor: int) -> None:
+        self._wait = min(self._wait * factor, _LAST_PATIENCE)
+        self._left = float(self._wait)
 
 
-def _read_v1(directory: Path) -> float | None:
-    try:
-        quota = int((directory / "cpu.cfs_quota_us").read_text())
-        period = int((directory / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return quota / period if quota > 0 else None
+@dataclass(slots=True)
+class _Trial:
+    count: int
+    costs: list[float] = field(default_factory=list)

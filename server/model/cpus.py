@@ -1,0 +1,127 @@
+"""What the operating system tells of the CPUs that this process may use and could have.
+
+Owns nothing but the last look at each source, so that none is looked at more often than it
+pays: affinity on every call (1 us), quotas once a second, the accounts of CPU time ten times.
+Where a source does not exist (macOS, old kernels), it limits nothing.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_PROC_CGROUP = Path("/proc/self/cgroup")
+_PROC_STAT = Path("/proc/stat")
+_QUOTA_INTERVAL_S = 1.0
+_ACCOUNT_INTERVAL_S = 0.1
+
+
+class Cpus:
+    """The CPUs of the thread that asks, and what is left of them by others."""
+
+    def __init__(self) -> None:
+        self._quota: float | None = None
+        self._quota_at = -_QUOTA_INTERVAL_S
+        self._account = _read_account()
+
+    def usable(self) -> int:
+        """How many may be used: the smaller of affinity and quota, at least 1.
+
+        A quota of 1.5 CPUs counts as 2: two threads made 91 tokens/s there, one 82.
+        """
+        now = time.monotonic()
+        if now - self._quota_at >= _QUOTA_INTERVAL_S:
+            self._quota_at = now
+            self._quota = cgroup_quota(_PROC_CGROUP, _CGROUP_ROOT)
+        count = len(_affinity())
+        return count if self._quota is None else max(1, min(count, round(self._quota)))
+
+    def to_be_had(self) -> float | None:
+        """How many could have been had since the last figure: those idle and those we used.
+
+        None if that was under 0.1 s ago (the accounts count 10 ms ticks), or unknown.
+        """
+        if self._account is None or time.monotonic() - self._account.at < _ACCOUNT_INTERVAL_S:
+            return None
+        before, self._account = self._account, _read_account()
+        if self._account is None:
+            return None
+        idle_s = self._account.idle_s - before.idle_s
+        own_s = self._account.own_s - before.own_s
+        return (idle_s + own_s) / (self._account.at - before.at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    at: float  # all in seconds
+    idle_s: float  # of the CPUs we may use, together
+    own_s: float  # of this process
+
+
+def _affinity() -> set[int]:
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # macOS has no affinity to ask for
+        return set(range(os.cpu_count() or 1))
+
+
+# A line of /proc/stat is "cpuN user nice system idle iowait ...", in ticks (proc(5)).
+def _read_account() -> _Account | None:
+    try:
+        lines = _PROC_STAT.read_text().splitlines()
+    except OSError:
+        return None
+    ours = {f"cpu{number}" for number in _affinity()}
+    counts = [line.split() for line in lines if line.partition(" ")[0] in ours]
+    idle = sum(int(fields[4]) + int(fields[5]) for fields in counts)
+    return _Account(time.monotonic(), idle / os.sysconf("SC_CLK_TCK"), time.process_time())
+
+
+def cgroup_quota(membership: Path, root: Path) -> float | None:
+    """CPUs granted by the tightest quota over this process, or None if there is none.
+
+    Args:
+        membership: /proc/self/cgroup.
+        root: where cgroups are mounted; version 2 at the root, version 1 under `cpu`.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return None
+    quotas = [quota for line in lines for quota in _quotas_of(line, root)]
+    return min(quotas, default=None)
+
+
+# One line of /proc/self/cgroup is "id:controllers:/path" (cgroups(7)). A limit on any
+# ancestor binds, too; inside a container the path may name directories that only the host
+# sees, so the walk ends at the mount itself.
+def _quotas_of(line: str, root: Path) -> list[float]:
+    _, controllers, path = line.split(":", 2)
+    if controllers == "":
+        base, read = root, _read_v2
+    elif "cpu" in controllers.split(","):
+        base, read = root / "cpu", _read_v1
+    else:
+        return []
+    place = base / path.lstrip("/")
+    places = [place, *place.parents]
+    found = [read(place) for place in places if place.is_relative_to(base)]
+    return [quota for quota in found if quota is not None]
+
+
+def _read_v2(directory: Path) -> float | None:
+    try:
+        quota, period = (directory / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+
+
+def _read_v1(directory: Path) -> float | None:
+    try:
+        quota = int((directory / "cpu.cfs_quota_us").read_text())
+        period = int((directory / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 else None
