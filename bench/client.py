@@ -26,6 +26,8 @@ class Timing:
     tokens: int
     prompt_tokens: int
     cached_tokens: int
+    reading_s: float  # the server's own time for the uncached tokens
+    text: str
 
     @property
     def tokens_per_second(self) -> float:
@@ -113,6 +115,8 @@ def ask(address: tuple[str, int], prompt: str, query: str) -> Timing:
         tokens=_trailer(data, b"Tokens"),
         prompt_tokens=_trailer(data, b"Prompt-Tokens"),
         cached_tokens=_trailer(data, b"Cached-Tokens"),
+        reading_s=_reading_s(data),
+        text=_text(data),
     )
 
 
@@ -121,3 +125,28 @@ def _trailer(data: bytes, name: bytes) -> int:
     if match is None:
         raise SystemExit("error: the answer has no trailers")
     return int(match[1])
+
+
+def _reading_s(data: bytes) -> float:
+    match = re.search(rb"prompt;dur=([\d.]+)", data)
+    assert match is not None, "Server-Timing is a trailer like the others"
+    return float(match[1]) / 1000
+
+
+def _text(data: bytes) -> str:
+    text, rest = b"", data.partition(b"\r\n\r\n")[2]
+    while size := int(rest.partition(b"\r\n")[0], 16):
+        start = rest.index(b"\r\n") + 2
+        text += rest[start : start + size]
+        rest = rest[start + size + 2 :]
+    return text.decode()
+
+
+def peak_memory_bytes(pid: int) -> int | None:
+    """The most that process `pid` ever had in memory (Linux), mapped model included."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(match[1]) * 1024 if match else None

@@ -48,3 +48,48 @@ def test_usable_cpus(monkeypatch, cores, quota, count):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr(cpus, "cgroup_quota", lambda *_: quota)
     assert Cpus().usable() == count
+
+
+class Accounts:
+    """A made-up clock and made-up accounts of CPU time."""
+
+    def __init__(self, monkeypatch, tmp_path):
+        self.now, self.own = 100.0, 0.0
+        self.stat = tmp_path / "stat"
+        monkeypatch.setattr(cpus, "_PROC_STAT", self.stat)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
+        monkeypatch.setattr(cpus.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(cpus.time, "process_time", lambda: self.own)
+        self.write(0, 0, 0)
+
+    def write(self, *idle_s):
+        ticks = [round(seconds * os.sysconf("SC_CLK_TCK")) for seconds in idle_s]
+        lines = [f"cpu{number} 1 2 3 {idle} 0 5 6 7 0 0" for number, idle in enumerate(ticks)]
+        self.stat.write_text("\n".join(["cpu 9 9 9 9 9", *lines, "intr 1 2"]))
+
+
+def test_cpus_to_be_had_are_the_idle_ones_and_ours(monkeypatch, tmp_path):
+    accounts = Accounts(monkeypatch, tmp_path)
+    looked = Cpus()
+    accounts.now += 0.05
+    assert looked.to_be_had() is None
+    accounts.now += 0.15
+    accounts.own += 0.1
+    accounts.write(0.08, 50, 0.06)  # the second is not ours to use
+    assert looked.to_be_had() == pytest.approx((0.1 + 0.08 + 0.06) / 0.2)
+
+
+def test_what_was_before_can_be_forgotten(monkeypatch, tmp_path):
+    accounts = Accounts(monkeypatch, tmp_path)
+    looked = Cpus()
+    accounts.now += 5
+    looked.forget()
+    assert looked.to_be_had() is None
+    accounts.now += 0.2
+    accounts.write(0.2, 0, 0.2)
+    assert looked.to_be_had() == pytest.approx(2)
+
+
+def test_no_accounts_at_all(monkeypatch, tmp_path):
+    monkeypatch.setattr(cpus, "_PROC_STAT", tmp_path / "missing")
+    assert Cpus().to_be_had() is None

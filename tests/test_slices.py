@@ -25,6 +25,13 @@ def test_one_lucky_slice_at_most_doubles():
     assert size.next(17) == 9
 
 
+def test_a_slow_short_rest_teaches_nothing():
+    size = SliceSize()
+    size.record(8, 0.02)
+    size.record(1, 0.1)
+    assert size.next(16) == 16
+
+
 @pytest.mark.parametrize(("left", "sizes"), [(1, [1]), (8, [8]), (9, [5, 4]), (17, [6, 6, 5])])
 def test_slices_are_of_equal_size(left, sizes):
     size, taken = SliceSize(), []

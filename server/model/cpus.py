@@ -37,10 +37,14 @@ class Cpus:
         count = len(_affinity())
         return count if self._quota is None else max(1, min(count, round(self._quota)))
 
+    def forget(self) -> None:
+        """Let the next figure begin now: what others did before tells nothing."""
+        self._account = _read_account()
+
     def to_be_had(self) -> float | None:
         """How many could have been had since the last figure: those idle and those we used.
 
-        None if that was under 0.1 s ago (the accounts count 10 ms ticks), or unknown.
+        None if that was under 0.1 s ago (the accounts count 10 ms ticks), or if nobody tells.
         """
         if self._account is None or time.monotonic() - self._account.at < _ACCOUNT_INTERVAL_S:
             return None

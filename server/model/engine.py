@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 AUTO_TEMPLATE = "auto"
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
+LARGEST_BATCH = 512  # ggml's buffers are made for it; a larger one ends the process
 _TELLING_SLICE = 8  # smaller ones cost more a token, whatever the threads
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
 
@@ -200,6 +201,7 @@ class Engine:
         progress.prompt_tokens = len(prompt)
         progress.cached_tokens = len(prompt) - len(rest)
         progress.stage = Stage.READING
+        self._cpus.forget()
         started, at = time.perf_counter(), 0
         while at < len(rest) and not cancelled.is_set():
             at += self._evaluate_slice(rest[at : at + self._slice.next(len(rest) - at)])
@@ -232,11 +234,12 @@ class Engine:
             progress.generate_s = time.perf_counter() - started
 
     def evaluate(self, tokens: Sequence[int]) -> None:
-        """Append `tokens` to the context in one call into ggml.
+        """Append `tokens`, at most LARGEST_BATCH, to the context in one call into ggml.
 
         Raises:
             RuntimeError: if ggml fails.
         """
+        assert len(tokens) <= LARGEST_BATCH
         assert len(self._llm._context) + len(tokens) <= self.context_tokens
         cpus = self._cpus.to_be_had()
         if cpus is not None:

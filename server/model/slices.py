@@ -27,6 +27,8 @@ class SliceSize:
 
     def record(self, tokens: int, seconds: float) -> None:
         """Learn that a slice of `tokens` took `seconds`."""
+        if tokens < min(self._most, _FIRST):  # a rest: it tells nothing of larger ones
+            return
         within = int(tokens * _TARGET_S / seconds)
         # At most doubled: one lucky slice is no proof.
         self._most = max(1, min(within, 2 * self._most, _LARGEST))

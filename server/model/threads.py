@@ -87,6 +87,7 @@ class ThreadGovernor:
         self._cpus: float | None = None  # to be had lately, if that is ever told
         self._hinted_cpus = float(usable)  # what was to be had when it last changed
         self._last = 0.0
+        self._surprises = 0  # costs in a row that were unusual
         self._mean = _Mean(_WINDOW)
         self._calm = _Mean(_CALM_WINDOW)
         self._trial: _Trial | None = None
@@ -112,12 +113,18 @@ class ThreadGovernor:
         dear, cheap = self._calm.value * _SURPRISE, self._calm.value / _SURPRISE
         if min(last, cost) > dear or max(last, cost) < cheap:
             self._mean.reset((last + cost) / 2)
+        self._surprises = self._surprises + 1 if cost > dear or cost < cheap else 0
         if self._mean.value > dear:
-            self._calm.reset(self._mean.value)
-            self._try(min(self.count - 1, max(1, round(self._hinted_cpus))))
+            target = min(self.count - 1, max(1, round(self._hinted_cpus)))
         elif self._mean.value < cheap:
+            target = self.count + 1
+        else:
+            target = None
+        # At once if the accounts agree, else if it lasts: after a pause, for one, the first
+        # tokens are slow until the model's pages are at hand again.
+        if target and (self._is_likely(target) or self._surprises >= _WINDOW):
             self._calm.reset(self._mean.value)
-            self._try(self.count + 1)
+            self._try(target)
         else:
             self._calm.add(self._mean.value)
             self._try_now_and_then()

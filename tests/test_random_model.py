@@ -1,0 +1,28 @@
+"""The random models that stand in for real ones load and run, quantised or not."""
+
+import threading
+
+import pytest
+
+from bench.random_model import F32, Q2_K, Q6_K, Shape, byte_vocabulary, write_model
+from server.model.engine import Engine, EngineSettings, Progress
+from server.model.persona import SOCRATES, load_persona
+
+SMALL = Shape(vocabulary=512, embedding=256, multiple=256, heads=4, layers=2)
+
+
+@pytest.mark.parametrize(("matrices", "output"), [(F32, F32), (Q2_K, Q6_K)], ids=["f32", "q2_k"])
+def test_random_model_runs(tmp_path, matrices, output):
+    path = tmp_path / "random.bin"
+    write_model(path, SMALL, matrices, output, byte_vocabulary(SMALL.vocabulary))
+    persona = load_persona(SOCRATES)
+    engine = Engine.load(EngineSettings(path, persona, "llama-2", 2048, 1))
+    assert engine.read(list(range(3, 30)), threading.Event(), Progress())
+    logits = engine._logits()
+    assert len(logits) == SMALL.vocabulary
+    assert abs(logits).max() < 1e4
+    assert logits.std() > 0
+
+
+def test_feed_forward_is_llama_2s():
+    assert Shape().feed_forward == 11008
