@@ -1,4 +1,4 @@
-.PHONY: help install run test lint format fuzz bench image clean model dev rivals tools
+.PHONY: help install run test lint format fuzz bench native image clean model dev rivals tools
 
 HOST ?= 127.0.0.1
 PORT ?= 8080
@@ -7,6 +7,8 @@ IMAGE ?= socratic-chat-bot
 PYTHON ?= python3
 
 BIN := .venv/bin
+BENCHES := tokens threads cancel queue parser
+CTRANSFORMERS := $(shell sed -n 's/.*"\(ctransformers==[^"]*\)".*/\1/p' pyproject.toml)
 # There is no ctransformers wheel for Arm: it is compiled there, for the very machine.
 PIP_FLAGS := $(if $(filter arm% aarch64,$(shell uname -m)),--no-binary ctransformers)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
@@ -35,9 +37,13 @@ format: dev ## put the code into the one style
 fuzz: dev ## feed the parser and the connection made-up bytes for some minutes
 	FUZZ_EXAMPLES=50000 $(BIN)/python -m pytest tests/test_fuzz.py
 
-bench: install ## measure tokens a second and the time to the first byte
+bench: install ## measure speed, threads, cancelling and the queue: under 5 minutes
 	$(BIN)/python -m server.model.fetch smollm2
-	$(BIN)/python -m bench.tokens
+	set -e; for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m bench.$$name --short; done
+
+native: install ## build ctransformers for this very CPU: minutes, and a compiler
+	CFLAGS='-O3 -march=native' CXXFLAGS='-O3 -march=native' $(BIN)/pip install --quiet \
+	  --force-reinstall --no-deps --no-binary ctransformers $(CTRANSFORMERS)
 
 image: ## build the Docker image
 	docker build --tag $(IMAGE) .

@@ -24,6 +24,7 @@ class Timing:
     first_byte_s: float  # from sending the prompt to the first piece
     speaking_s: float  # from the first piece to the last
     tokens: int
+    is_cut: bool  # by max_tokens
     prompt_tokens: int
     cached_tokens: int
     reading_s: float  # the server's own time for the uncached tokens
@@ -31,8 +32,11 @@ class Timing:
 
     @property
     def tokens_per_second(self) -> float:
-        """Speed between the first piece and the last: one token fewer than were made."""
-        return (self.tokens - 1) / self.speaking_s
+        """Evaluations between the first piece and the end, a second.
+
+        One fewer than tokens, unless the model was evaluated once more and chose to end.
+        """
+        return (self.tokens - self.is_cut) / self.speaking_s
 
 
 @contextmanager
@@ -113,6 +117,7 @@ def ask(address: tuple[str, int], prompt: str, query: str) -> Timing:
         first_byte_s=arrivals[0] - started,
         speaking_s=arrivals[-1] - arrivals[0],
         tokens=_trailer(data, b"Tokens"),
+        is_cut=b"\r\nSocrates-Finish: length\r\n" in data,
         prompt_tokens=_trailer(data, b"Prompt-Tokens"),
         cached_tokens=_trailer(data, b"Cached-Tokens"),
         reading_s=_reading_s(data),

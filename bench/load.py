@@ -9,14 +9,13 @@ Run nothing else meanwhile.
 """
 
 import argparse
-import json
-import statistics
 import subprocess
 import sys
 import time
 
 from bench.card import machine_card
 from bench.client import ask, running_server
+from bench.report import finish, print_card, print_spreads
 from server.model import catalog
 
 _PROMPT = "Tell me a long story about a man who walked from Athens to the sea."
@@ -53,8 +52,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=150, help="most tokens (default: 150)")
     options = parser.parse_args()
     card = machine_card(catalog.CATALOG["smollm2"].path)
-    for name, value in card.items():
-        print(f"{name:15} {value}")
+    print_card(card)
     with running_server("--log-level", "warning") as address:
         pairs = [
             _measure(address, options.rate, options.tokens, number)
@@ -87,18 +85,14 @@ def _measure(
 def _report(card: dict[str, object], rate: float, pairs: list[tuple[float, float, float]]) -> None:
     alone, loaded, served = ([pair[index] for pair in pairs] for index in range(3))
     ratios = [under / free for free, under, _ in pairs]
-    print(f"\n{'':28} {'median':>8} {'min':>8} {'max':>8}")
     rows = {
         "tokens/s alone": alone,
         "tokens/s under load": loaded,
         "ratio, pair by pair": ratios,
         "requests/s answered": served,
     }
-    for name, values in rows.items():
-        median, least, most = statistics.median(values), min(values), max(values)
-        print(f"{name:28} {median:8.3g} {least:8.3g} {most:8.3g}")
-    print()
-    print(json.dumps({"card": card, "rate": rate, "samples": rows}))
+    print_spreads(rows)
+    finish("load", card, {"rate": rate, "samples": rows})
 
 
 if __name__ == "__main__":

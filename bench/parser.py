@@ -7,11 +7,12 @@ is the median of several runs, with the fastest and the slowest beside it.
     python -m bench.parser
 """
 
-import json
+import argparse
 import statistics
 import time
 
 from bench.card import machine_card
+from bench.report import finish, print_card
 from server.http.parser import RequestParser
 from server.http.plain import read_plain_head
 from server.http.request import ParserLimits
@@ -42,16 +43,17 @@ _CASES = {
 
 def main() -> None:
     """Time every case and print card, table and JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--short", action="store_true", help="no shorter than otherwise")
+    parser.parse_args()
     card = machine_card(catalog.CATALOG["smollm2"].path)
-    for name, value in card.items():
-        print(f"{name:15} {value}")
-    print(f"\n{'us a request':20} {'median':>7} {'min':>7} {'max':>7}")
+    print_card(card)
+    print(f"{'us a request':20} {'median':>7} {'min':>7} {'max':>7}")
     samples = {}
     for name, request in _CASES.items():
         runs = samples[name] = [_time(request) for _ in range(_RUNS + 1)][1:]
         print(f"{name:20} {statistics.median(runs):7.2f} {min(runs):7.2f} {max(runs):7.2f}")
-    print()
-    print(json.dumps({"card": card, "microseconds": samples}))
+    finish("parser", card, {"microseconds": samples})
 
 
 def _time(request: bytes) -> float:

@@ -72,6 +72,25 @@ def waitress(port: int, answer: bytes) -> None:
     serve(application, host="127.0.0.1", port=port)
 
 
+def talking(model: str, threads: str, port: str) -> None:
+    """Flask, waitress and ctransformers in the shortest way: what this program replaces."""
+    from ctransformers import LLM, Config
+    from flask import Flask, Response, request
+    from waitress import serve
+
+    config = Config(context_length=2048, threads=int(threads), temperature=0.8)
+    llm = LLM(model, "gguf", config=config)
+    application = Flask(__name__)
+
+    def prompt() -> Any:
+        text = request.get_data(as_text=True)
+        most = int(request.args["max_tokens"])
+        return Response(llm(text, max_new_tokens=most, stream=True), mimetype="text/plain")
+
+    application.add_url_rule("/", view_func=prompt, methods=["POST"])
+    serve(application, host="127.0.0.1", port=int(port), threads=1)
+
+
 def ceiling(port: int, answer: bytes) -> None:
     """A bare uvloop protocol: our bytes for whatever comes."""
 
@@ -93,7 +112,11 @@ def _body(answer: bytes) -> bytes:
     return answer.partition(b"\r\n\r\n")[2]
 
 
+_STATIC = {"uvicorn": uvicorn, "aiohttp": aiohttp, "waitress": waitress, "ceiling": ceiling}
+
 if __name__ == "__main__":
-    name, port, file = sys.argv[1:]
-    start = {"uvicorn": uvicorn, "aiohttp": aiohttp, "waitress": waitress, "ceiling": ceiling}
-    start[name](int(port), Path(file).read_bytes())
+    name, *arguments = sys.argv[1:]
+    if name == "talking":
+        talking(*arguments)
+    else:
+        _STATIC[name](int(arguments[0]), Path(arguments[1]).read_bytes())

@@ -15,7 +15,6 @@ wrk is slower at that, too, so these rows are compared among themselves.
 """
 
 import argparse
-import json
 import re
 import shutil
 import socket
@@ -30,6 +29,7 @@ from pathlib import Path
 
 from bench.card import machine_card
 from bench.client import free_port, running_server
+from bench.report import finish, print_card
 from server.model import catalog
 
 _TARGET = "/static/favicon.svg"
@@ -58,8 +58,7 @@ def main() -> None:
     if not shutil.which("wrk"):
         raise SystemExit("error: wrk is not installed (Debian: apt install wrk)")
     card = machine_card(catalog.CATALOG["smollm2"].path)
-    for name, value in card.items():
-        print(f"{name:15} {value}")
+    print_card(card)
     with ExitStack() as stack:
         ports = _start_all(stack)
         rounds = {name: list[Round]() for name in ports}
@@ -146,7 +145,7 @@ def _milliseconds(text: str) -> float:
 
 def _report(card: dict[str, object], rounds: dict[str, list[Round]]) -> None:
     columns = ("min", "max", "p50 ms", "p99 ms")
-    print(f"\n{'':22} requests/s " + " ".join(f"{name:>7}" for name in columns) + " ours / it")
+    print(f"{'':22} requests/s " + " ".join(f"{name:>7}" for name in columns) + " ours / it")
     ratios = {}
     for name, measured in rounds.items():
         ours = rounds["ours" + _VARIED if name.endswith(_VARIED) else "ours"]
@@ -159,8 +158,7 @@ def _report(card: dict[str, object], rounds: dict[str, list[Round]]) -> None:
             f"{statistics.median(done.p99_ms for done in measured):7.2f} {ratios[name]:9.2f}"
         )
     samples = {name: [done.requests_per_second for done in rows] for name, rows in rounds.items()}
-    print()
-    print(json.dumps({"card": card, "requests_per_second": samples, "ours_over": ratios}))
+    finish("static", card, {"requests_per_second": samples, "ours_over": ratios})
 
 
 if __name__ == "__main__":

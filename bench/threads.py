@@ -49,7 +49,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--tokens", type=int, default=200, help="of an answer (default: 200)")
+    parser.add_argument("--short", action="store_true", help="1 round, no changes of world")
     options = parser.parse_args()
+    if options.short:
+        options.rounds = 1
     settings = engine_settings(Options())
     card = machine_card(settings.model_file)
     print_card(card)
@@ -63,7 +66,9 @@ def main() -> None:
         for name, world in worlds.items()
     }
     ratios = _report_speeds(speeds, list(engines))
-    changes = _measure_changes(engines[_AUTO], worlds, speeds, options.rounds)
+    changes = (
+        {} if options.short else _measure_changes(engines[_AUTO], worlds, speeds, options.rounds)
+    )
     finish("threads", card, {"speeds": speeds, "ratios": ratios, "ratios_behind_changes": changes})
 
 

@@ -78,7 +78,7 @@ def main() -> None:
     """Run the pairs and print card, table and JSON."""
     options = _parse()
     try:
-        settings = engine_settings(Options(model=options.model))
+        settings = engine_settings(Options(model=options.model, persona=options.persona))
     except ModelFileError as error:
         raise SystemExit(f"error: {error}") from error
     threads = options.threads or Cpus().usable()
@@ -100,6 +100,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--url", help="a running server; default: start one")
     parser.add_argument("--model", default="smollm2", help="name or path (default: smollm2)")
+    parser.add_argument("--persona", default="socrates", help="name or path (default: socrates)")
     parser.add_argument("--threads", type=int, help="of the ceiling; default: usable CPUs")
     parser.add_argument("--pairs", type=int, default=9, help="repetitions (default: 9)")
     parser.add_argument("--tokens", type=int, default=200, help="most tokens (default: 200)")
@@ -118,7 +119,8 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[int | None, Address]]
         url = urlsplit(options.url)
         yield None, (url.hostname or "127.0.0.1", url.port or 80)
     else:
-        with running_server_process("--model", options.model) as (pid, port):
+        arguments = ("--model", options.model, "--persona", options.persona)
+        with running_server_process(*arguments) as (pid, port):
             yield pid, ("127.0.0.1", port)
 
 

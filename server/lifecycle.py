@@ -23,7 +23,7 @@ from server.logs import RequestLog
 from server.model import catalog, modelfile
 from server.model.engine import AUTO_TEMPLATE, Engine, EngineSettings
 from server.model.errors import ModelFileError
-from server.model.persona import SOCRATES, load_persona
+from server.model.persona import find_persona, load_persona
 from server.model.worker import Worker
 from server.options import Options
 from server.routes import PromptLimits, Routes
@@ -79,18 +79,28 @@ class Server:
     ) -> None:
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self._worker = Worker(load_engine, options.queue)
+        self.worker = Worker(load_engine, options.queue)
         prompt_limits = PromptLimits(options.max_body, options.max_tokens, options.temperature)
         assets = load_assets(_CLIENT_DIRECTORY)
-        routes = Routes(
-            assets, self._worker, model_name, prompt_limits, lambda: len(self._shared.connections)
-        )
+        routes = Routes(assets, self.worker, model_name, prompt_limits, lambda: self.connections)
         is_logged = options.log_level in ("debug", "info")
         on_request = RequestLog(sys.stderr, options.log_format, self._loop.call_soon)
         self._shared = Shared(
             routes, _connection_limits(options), self._loop, on_request if is_logged else None
         )
         self._listener: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens; only while it is open."""
+        assert self._listener is not None
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._shared.connections)
 
     async def open(self) -> "asyncio.Future[None]":
         """Listen, and begin to load the model.
@@ -114,7 +124,7 @@ class Server:
         for listening in self._listener.sockets:
             _watch_for_vanished_peers(listening, options.vanished_timeout)
             log.info("Socrates is at http://%s", _show_address(listening))
-        return self._worker.start()
+        return self.worker.start()
 
     async def close(self) -> bool:
         """Shut down in order, within the time the options give.
@@ -129,7 +139,7 @@ class Server:
         if self._listener is not None:
             self._listener.close()
         self._shared.begin_closing()
-        is_thread_free = await self._worker.close(_GRACE_SHARE * limit_s, limit_s)
+        is_thread_free = await self.worker.close(_GRACE_SHARE * limit_s, limit_s)
         await self._close_connections(deadline)
         log.info("stopped")
         return is_thread_free
@@ -160,7 +170,8 @@ def engine_settings(options: Options) -> EngineSettings:
         path = model
     # The engine looks again when it loads; here a wrong file is told before anything opens.
     modelfile.inspect(path)
-    return EngineSettings(path, load_persona(SOCRATES), template, options.context, options.threads)
+    persona = load_persona(find_persona(options.persona))
+    return EngineSettings(path, persona, template, options.context, options.threads)
 
 
 def _model_name(options: Options) -> str:

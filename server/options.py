@@ -87,6 +87,7 @@ class Options:
     template: str = _option(
         "auto", _one_of("auto", "chatml", "llama-2", "zephyr"), "how the model marks turns"
     )
+    persona: str = _option("socrates", _text, "who speaks: a name, or a path to a TOML file")
     threads: int | None = _option(None, _threads, "threads for the model; auto finds the fastest")
     context: int = _option(2048, _whole(256, 131072), "context length in tokens")
     # one answer

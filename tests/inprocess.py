@@ -24,7 +24,7 @@ class InProcessServer(ServerProcess):
     def __enter__(self):
         self.thread.start()
         wait_until(lambda: self.server is not None or not self.thread.is_alive(), "the listener")
-        self.port = self.server._listener.sockets[0].getsockname()[1]
+        self.port = self.server.port
         return self
 
     def __exit__(self, *exception):

@@ -128,7 +128,7 @@ def test_reload_in_mid_answer_cancels_on_the_server(page, gated):
     gated.engine.allow(2)
     expect(last_answer(page)).to_contain_text("word1")
     page.reload()
-    wait_until(lambda: any(job.cancelled.is_set() for job in gated.server._worker._jobs))
+    wait_until(lambda: any(job.cancelled.is_set() for job in gated.server.worker._jobs))
     gated.engine.allow(1)
     wait_until(lambda: gated.status()["prompts"].get("cancelled_speaking") == 1)
     assert gated.engine.steps_after_cancel == 0

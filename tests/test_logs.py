@@ -90,14 +90,14 @@ def test_every_request_is_one_line_and_says_how_it_ended(monkeypatch):
                 waiting.sendall(prompt_request(f"1 {SECRET}"))
                 wait_until(lambda: server.status()["queued"] == 1)
             wait_until(lambda: ending(requests(), "cancelled_waiting"))
-        wait_until(lambda: any(job.cancelled.is_set() for job in server.server._worker._jobs))
+        wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))
         server.engine.allow(1)
         wait_until(lambda: ending(requests(), "cancelled_reading"))
         with server.connect() as speaking:
             speaking.sendall(prompt_request(f"9 {SECRET}"))
             server.engine.allow(2)
             read_until(speaking, b"word1")
-        wait_until(lambda: any(job.cancelled.is_set() for job in server.server._worker._jobs))
+        wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))
         server.engine.allow(1)
         wait_until(lambda: ending(requests(), "cancelled_speaking"))
         server.engine.gated = False

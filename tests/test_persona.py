@@ -1,8 +1,10 @@
 """Prompts: templates, control tokens by id, and users who try to forge a turn."""
 
+from pathlib import Path
+
 import pytest
 
-from server.model.errors import PromptEmpty
+from server.model.errors import ModelFileError, PromptEmpty
 from server.model.persona import (
     SOCRATES,
     TEMPLATES,
@@ -11,6 +13,7 @@ from server.model.persona import (
     Persona,
     PromptWriter,
     detect_template,
+    find_persona,
     load_persona,
 )
 
@@ -106,3 +109,32 @@ def test_socrates_has_examples():
     persona = load_persona(SOCRATES)
     assert "Socrates" in persona.system
     assert all(example.answer.endswith("?") for example in persona.examples)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff",
+        b"system =",
+        b"",
+        b"system = 1",
+        b"system = 'a'\nexamples = 'b'",
+        b"system = 'a'\n[[examples]]\nuser = 'b'",
+        b"system = 'a'\n[[examples]]\nuser = 'b'\nanswer = 1",
+    ],
+)
+def test_what_is_no_persona_is_told_in_one_sentence(tmp_path, text):
+    path = tmp_path / "persona.toml"
+    path.write_bytes(text)
+    with pytest.raises(ModelFileError, match=r"^The persona .*\.$"):
+        load_persona(path)
+
+
+def test_missing_persona_is_told_in_one_sentence(tmp_path):
+    with pytest.raises(ModelFileError, match=r"cannot be read: No such file or directory\.$"):
+        load_persona(tmp_path / "missing.toml")
+
+
+def test_persona_is_found_by_name_or_path():
+    assert find_persona("socrates") == SOCRATES
+    assert find_persona("mine.toml") == Path("mine.toml")

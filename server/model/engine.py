@@ -29,6 +29,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from ctransformers import LLM, Config
@@ -126,7 +127,7 @@ class Engine:
             self._slice_threads = self._token_threads = FixedThreads(threads)
 
     @classmethod
-    def load(cls, settings: EngineSettings) -> "Engine":
+    def load(cls, settings: EngineSettings) -> Self:
         """Load the model file; seconds for a small model, longer from a slow disk.
 
         Raises:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from server.model.errors import PromptEmpty
+from server.model.errors import ModelFileError, PromptEmpty
 from server.model.tokenizer import Tokenizer
 
-SOCRATES = Path(__file__).parent / "personas" / "socrates.toml"
+_PERSONAS = Path(__file__).parent / "personas"
+SOCRATES = _PERSONAS / "socrates.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,39 @@ class Persona:
     examples: tuple[Exchange, ...]
 
 
+def find_persona(name: str) -> Path:
+    """The file of one of our personas, or `name` as a path."""
+    ours = _PERSONAS / f"{name}.toml"
+    return ours if ours.exists() else Path(name)
+
+
 def load_persona(path: Path) -> Persona:
-    """Read a persona file (TOML: `system`, and any number of `[[examples]]`)."""
-    with path.open("rb") as file:
-        table = tomllib.load(file)
-    examples = (Exchange(row["user"], row["answer"]) for row in table.get("examples", []))
-    return Persona(table["system"].strip(), tuple(examples))
+    """Read a persona file (TOML: `system`, and any number of `[[examples]]`).
+
+    Raises:
+        ModelFileError: if there is none, or if it is no persona.
+    """
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"The persona {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise ModelFileError(f"The persona {path} is not TOML: {error}.") from error
+    rows = table.get("examples", [])
+    try:
+        examples = [Exchange(_text(row["user"]), _text(row["answer"])) for row in rows]
+        return Persona(_text(table["system"]), tuple(examples))
+    except (KeyError, TypeError):
+        raise ModelFileError(
+            f"The persona {path} needs a text `system`, and in each of its [[examples]] "
+            "the texts `user` and `answer`."
+        ) from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value.strip()
 
 
 class Control(Enum):

@@ -147,6 +147,11 @@ class Worker:
         return sum(job.progress.stage is Stage.WAITING for job in self._jobs)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether any prompt is waiting or at work."""
+        return bool(self._jobs)
+
+    @property
     def current(self) -> Progress | None:
         """Progress of the prompt being read or answered, if there is one."""
         for job in self._jobs:
