@@ -1,8 +1,14 @@
-// The page: owns its elements and the one answer that may be under way.
+// The page: joins its parts, and owns the one answer that may be under way.
 
+import { addAnswer, addQuestion } from "./conversation.js";
+import { grow, tooLong } from "./field.js";
+import { Lookout } from "./lookout.js";
 import { SentenceSplitter } from "./sentences.js";
 import { Speaker } from "./speech.js";
 import { ask, Refusal } from "./stream.js";
+import { Wait } from "./wait.js";
+
+const MUTED = "muted"; // the key under which the choice is remembered
 
 const chat = document.getElementById("chat");
 const form = document.getElementById("form");
@@ -11,19 +17,36 @@ const send = document.getElementById("send");
 const stop = document.getElementById("stop");
 const mute = document.getElementById("mute");
 const notice = document.getElementById("notice");
+const announcer = document.getElementById("announcer");
 
+const fetchHere = window.fetch.bind(window);
 const speaker = new Speaker(window.speechSynthesis, window.SpeechSynthesisUtterance);
+const lookout = new Lookout(fetchHere, {
+  onLost: () => tell("The server cannot be reached. Trying again…"),
+  onBack: (status) => {
+    tell("");
+    document.getElementById("version").textContent = `Version ${status.version}, ${status.model}.`;
+  },
+});
 let running = null; // the AbortController of the answer under way
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const prompt = field.value.trim();
   if (!prompt || running) return;
-  speaker.stop();
-  speaker.prime();
+  const complaint = tooLong(prompt);
+  if (complaint) {
+    tell(complaint);
+    return;
+  }
   field.value = "";
-  addBubble("you").textContent = prompt;
-  converse(prompt);
+  grow(field);
+  begin(prompt);
+});
+
+field.addEventListener("input", () => {
+  grow(field);
+  tell(tooLong(field.value.trim()));
 });
 
 field.addEventListener("keydown", (event) => {
@@ -33,101 +56,108 @@ field.addEventListener("keydown", (event) => {
   }
 });
 
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") running?.abort();
+});
+
 stop.addEventListener("click", () => running?.abort());
+
+for (const starter of document.querySelectorAll(".starter")) {
+  starter.addEventListener("click", () => {
+    if (!running) begin(starter.textContent);
+  });
+}
 
 mute.addEventListener("click", () => {
   const muted = mute.getAttribute("aria-pressed") !== "true";
-  mute.setAttribute("aria-pressed", String(muted));
-  speaker.muted = muted;
+  localStorage.setItem(MUTED, String(muted));
+  showMuted(muted);
 });
+showMuted(localStorage.getItem(MUTED) === "true");
 
 // A page kept in the back/forward cache keeps its socket: leaving must stop the model, too.
 window.addEventListener("pagehide", () => {
   running?.abort();
   speaker.stop();
 });
+window.addEventListener("offline", () => lookout.lose());
 
-showVersion();
+lookout.look();
 
-async function converse(prompt) {
-  const answer = addBubble("socrates");
+// Within the tap or key press: iOS lets a page speak only after that.
+function begin(prompt) {
+  document.getElementById("welcome")?.remove();
+  speaker.stop();
+  speaker.prime();
+  addQuestion(chat, prompt);
+  answer(prompt);
+}
+
+async function answer(prompt) {
+  const bubble = addAnswer(chat);
   const sentences = new SentenceSplitter();
-  begin(answer);
+  running = new AbortController();
+  const { signal } = running;
+  const wait = new Wait((url) => fetchHere(url, { signal }), (words) => bubble.wait(words));
+  setBusy(true);
   try {
+    await wait.begin();
     await ask(prompt, {
-      fetch: window.fetch.bind(window),
-      signal: running.signal,
+      fetch: fetchHere,
+      signal,
       onText(text) {
-        append(answer, text);
+        wait.end();
+        bubble.append(text);
         sentences.push(text).forEach((sentence) => speaker.say(sentence));
       },
     });
+    wait.end();
     sentences.end().forEach((sentence) => speaker.say(sentence));
+    announcer.textContent = bubble.text; // once and whole, for those who listen
+    bubble.finish();
   } catch (error) {
-    explain(error, answer, prompt);
+    wait.end();
+    explain(error, signal, bubble, prompt);
   } finally {
-    end(answer);
+    running = null;
+    setBusy(false);
   }
 }
 
-function begin(answer) {
-  running = new AbortController();
-  notice.textContent = "";
-  answer.classList.add("waiting");
-  answer.setAttribute("aria-busy", "true");
-  send.hidden = true;
-  stop.hidden = false;
-}
-
-function end(answer) {
-  running = null;
-  answer.classList.remove("waiting");
-  answer.setAttribute("aria-busy", "false");
-  if (!answer.textContent) answer.remove();
-  send.hidden = false;
-  stop.hidden = true;
-  field.focus();
-}
-
-function explain(error, answer, prompt) {
-  if (running.signal.aborted) {
+function explain(error, signal, bubble, prompt) {
+  if (signal.aborted) {
     speaker.stop();
-    addNote(answer, "Stopped.");
+    bubble.end("Stopped.");
     return;
   }
-  if (answer.textContent) addNote(answer, "The answer broke off here.");
-  else field.value ||= prompt; // nothing was said: the question is there to be sent again
-  notice.textContent =
-    error instanceof Refusal ? error.message : "The connection was lost. Please try again.";
-}
-
-function addBubble(who) {
-  const bubble = document.createElement("p");
-  bubble.className = `bubble ${who}`;
-  chat.append(bubble);
-  chat.scrollTop = chat.scrollHeight;
-  return bubble;
-}
-
-function addNote(answer, text) {
-  const note = document.createElement("span");
-  note.className = "note";
-  note.textContent = text;
-  answer.append(note);
-}
-
-// The view follows only while the reader is at its end.
-function append(answer, text) {
-  const isAtEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 40;
-  answer.append(text);
-  if (isAtEnd) chat.scrollTop = chat.scrollHeight;
-}
-
-async function showVersion() {
-  try {
-    const status = await (await fetch("/status")).json();
-    document.getElementById("version").textContent = `Version ${status.version}, ${status.model}.`;
-  } catch {
-    notice.textContent = "The server does not answer. Is it running?";
+  const retry = () => {
+    if (running) return;
+    bubble.remove();
+    speaker.prime();
+    tell("");
+    answer(prompt);
+  };
+  if (error instanceof Refusal) {
+    bubble.end(error.message, retry);
+  } else {
+    bubble.end(bubble.text ? "The answer broke off here." : "The connection was lost.", retry);
+    lookout.look();
   }
+}
+
+function setBusy(isBusy) {
+  send.hidden = isBusy;
+  stop.hidden = !isBusy;
+  tell("");
+  // Not on a phone, where focus brings up a keyboard over what was just said.
+  if (!isBusy && matchMedia("(hover: hover)").matches) field.focus();
+}
+
+function showMuted(muted) {
+  mute.setAttribute("aria-pressed", String(muted));
+  speaker.muted = muted;
+}
+
+function tell(sentence) {
+  notice.textContent = sentence;
 }

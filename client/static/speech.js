@@ -8,7 +8,7 @@
  * @returns the voice, or undefined for the browser's default
  */
 export function chooseVoice(voices) {
-  const greek = voices.filter(({ lang }) => /^el\b/i.test(lang));
+  const greek = voices.filter(({ lang }) => /^el([-_]|$)/i.test(lang)); // Android writes el_GR
   return greek.find(({ name }) => /nestoras/i.test(name)) ?? greek[0];
 }
 
@@ -34,7 +34,8 @@ export class Speaker {
 
   /** @param {string} sentence */
   say(sentence) {
-    if (!this.#muted) this.#speak(sentence);
+    // Asterisks and the like are for eyes: *laughs* is said as laughs.
+    if (!this.#muted) this.#speak(sentence.replace(/[*_#`~]+/g, ""));
   }
 
   #speak(sentence) {

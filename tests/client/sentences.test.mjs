@@ -34,3 +34,17 @@ test("a sentence is given as soon as the next one begins, not before", () => {
   assert.deepEqual(splitter.end(), ["I"]);
   assert.deepEqual(splitter.end(), []);
 });
+
+test("a long sentence is cut where one would pause", () => {
+  const clause = "and the sea was calm and wide and the olive trees stood still";
+  const parts = split(`${Array(6).fill(clause).join(", ")}.`);
+  assert.ok(parts.every((part) => part.length <= 160));
+  assert.ok(parts.slice(0, -1).every((part) => part.endsWith(",")));
+  assert.equal(parts.join(" "), `${Array(6).fill(clause).join(", ")}.`);
+});
+
+test("without a pause it is cut between words, and without words anywhere", () => {
+  const words = split("word ".repeat(100));
+  assert.ok(words.every((part) => part.length <= 160 && !part.startsWith("ord")));
+  assert.equal(split("x".repeat(400)).join(""), "x".repeat(400));
+});

@@ -59,3 +59,14 @@ test("no speech in the browser is no error", () => {
   speaker.stop();
   speaker.muted = true;
 });
+
+test("emotes are said without their asterisks", () => {
+  const speech = fakeSpeech();
+  new Speaker(speech, Utterance).say("*laughs* Is _that_ so?");
+  assert.deepEqual(speech.said, [["laughs Is that so?", undefined]]);
+});
+
+test("Android's way to write a language is understood", () => {
+  const voice = { name: "Greek", lang: "el_GR" };
+  assert.equal(chooseVoice([DANIEL, voice]), voice);
+});

@@ -1,0 +1,93 @@
+// The bubbles. Owns what stands in the conversation; whatever was said is put there as text,
+// never as markup.
+
+const NEAR_END_PX = 40;
+
+/** @param {HTMLElement} chat @param {string} text */
+export function addQuestion(chat, text) {
+  chat.append(make("p", "bubble you", text));
+  chat.scrollTop = chat.scrollHeight;
+}
+
+/** @param {HTMLElement} chat @returns {Answer} an empty answer at the end of `chat` */
+export function addAnswer(chat) {
+  return new Answer(chat);
+}
+
+/** One answer: its text as it comes, and in the end how it ended. */
+class Answer {
+  #chat;
+  #bubble = make("article", "bubble socrates");
+  #text = make("p", "text");
+  #foot = make("p", "note");
+
+  constructor(chat) {
+    this.#chat = chat;
+    this.#bubble.setAttribute("aria-busy", "true");
+    this.#bubble.append(this.#text, this.#foot);
+    chat.append(this.#bubble);
+    chat.scrollTop = chat.scrollHeight;
+  }
+
+  get text() {
+    return this.#text.textContent;
+  }
+
+  /** Say quietly why nothing is said yet. */
+  wait(words) {
+    this.#foot.textContent = words;
+  }
+
+  append(text) {
+    // The view follows only while the reader is at its end.
+    const { scrollHeight, scrollTop, clientHeight } = this.#chat;
+    const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
+    this.#text.append(text);
+    if (isAtEnd) this.#chat.scrollTop = this.#chat.scrollHeight;
+  }
+
+  /** It is complete. */
+  finish() {
+    this.end("");
+  }
+
+  /** It ended early: say how, and offer to `retry` if that may help. */
+  end(words, retry) {
+    this.#bubble.setAttribute("aria-busy", "false");
+    this.#foot.textContent = words;
+    if (!this.text) this.#text.remove();
+    if (this.text) this.#foot.append(button("Copy", (self) => this.#copy(self)));
+    if (retry) this.#foot.append(button("Retry", retry));
+    if (words) this.#foot.setAttribute("role", "status");
+    this.#foot.scrollIntoView({ block: "nearest" });
+  }
+
+  remove() {
+    this.#bubble.remove();
+  }
+
+  async #copy(self) {
+    try {
+      await navigator.clipboard.writeText(this.text.trim());
+      self.textContent = "Copied";
+    } catch {
+      // Browsers give the clipboard to secure pages only: let the reader press Ctrl-C.
+      getSelection().selectAllChildren(this.#text);
+      self.textContent = "Selected";
+    }
+  }
+}
+
+function make(tag, className, text = "") {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+function button(words, act) {
+  const element = make("button", "plain", words);
+  element.type = "button";
+  element.addEventListener("click", () => act(element));
+  return element;
+}

@@ -1,0 +1,19 @@
+// The field one writes in: its height, and how much fits.
+
+const MOST_BYTES = 16 * 1024; // the server's default limit of a body
+
+/**
+ * @param {string} prompt
+ * @returns {string} why the server would not take it, or ""
+ */
+export function tooLong(prompt) {
+  const bytes = new TextEncoder().encode(prompt).length;
+  if (bytes <= MOST_BYTES) return "";
+  return `That is too long: ${bytes.toLocaleString("en")} bytes, and ${MOST_BYTES.toLocaleString("en")} fit.`;
+}
+
+/** Make the field as high as its text; the style sheet says how high at most. */
+export function grow(field) {
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
+}
