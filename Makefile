@@ -1,4 +1,4 @@
-.PHONY: help install run test lint format fuzz bench native image clean model dev rivals tools
+.PHONY: help install run test lint format fuzz bench native screenshots image clean model dev rivals icons tools
 
 HOST ?= 127.0.0.1
 PORT ?= 8080
@@ -45,6 +45,10 @@ native: install ## build ctransformers for this very CPU: minutes, and a compile
 	CFLAGS='-O3 -march=native' CXXFLAGS='-O3 -march=native' $(BIN)/pip install --quiet \
 	  --force-reinstall --no-deps --no-binary ctransformers $(CTRANSFORMERS)
 
+screenshots: dev tools ## picture the page: phone and desktop, light and dark
+	$(BIN)/python -m server.model.fetch smollm2
+	$(BIN)/python -m tests.pictures screenshots
+
 image: ## build the Docker image
 	docker build --tag $(IMAGE) .
 
@@ -59,6 +63,9 @@ model: install
 dev: .venv/dev
 
 rivals: .venv/rivals
+
+icons: dev tools
+	$(BIN)/python -m tests.pictures icons
 
 tools:
 	sh tests/install_tools.sh

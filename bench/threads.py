@@ -6,7 +6,7 @@ are evaluated by every fixed count that may be used and by the governor, in turn
 governor's speed is divided by that of the best fixed count, round by round.
 
 Then every change from one world to another: 20 tokens behind it, how fast are the next 100,
-again over the best fixed count of the new world?
+again over the new world's best fixed count, measured there and then?
 
     python -m bench.threads
 
@@ -66,9 +66,7 @@ def main() -> None:
         for name, world in worlds.items()
     }
     ratios = _report_speeds(speeds, list(engines))
-    changes = (
-        {} if options.short else _measure_changes(engines[_AUTO], worlds, speeds, options.rounds)
-    )
+    changes = {} if options.short else _measure_changes(engines, worlds, speeds, options.rounds)
     finish("threads", card, {"speeds": speeds, "ratios": ratios, "ratios_behind_changes": changes})
 
 
@@ -194,19 +192,24 @@ def _best(samples: dict[str, list[float]]) -> str:
 
 # The speed in the new world behind the first 20 tokens, over the best fixed count's there.
 def _measure_changes(
-    engine: Engine, worlds: dict[str, World], speeds: dict[str, dict[str, list[float]]], rounds: int
+    engines: dict[str, Engine],
+    worlds: dict[str, World],
+    speeds: dict[str, dict[str, list[float]]],
+    rounds: int,
 ) -> dict[str, list[float]]:
     ratios: dict[str, list[float]] = {}
     print(f"\n{'from':22}{'to':22}{'median ratio':>14}{'min':>8}")
     for old, new in itertools.permutations(worlds, 2):
-        fixed = statistics.median(speeds[new][_best(speeds[new])])
+        fixed = engines[_best(speeds[new])]
         samples = ratios[f"{old} -> {new}"] = []
         for _ in range(rounds):
             with worlds[old]():
-                _speak(engine, _CHANGE_TOKENS)
+                _speak(engines[_AUTO], _CHANGE_TOKENS)
             with worlds[new]():
-                _speak(engine, _FOUND_TOKENS)
-                samples.append(_speak(engine, _CHANGE_TOKENS) / fixed)
+                _speak(engines[_AUTO], _FOUND_TOKENS)
+                found = _speak(engines[_AUTO], _CHANGE_TOKENS)
+                _speak(fixed, _WARM_UP_TOKENS)
+                samples.append(found / _speak(fixed, _CHANGE_TOKENS))
         print(f"{old:22}{new:22}{statistics.median(samples):14.3f}{min(samples):8.3f}")
     return ratios
 

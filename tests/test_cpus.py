@@ -93,3 +93,12 @@ def test_what_was_before_can_be_forgotten(monkeypatch, tmp_path):
 def test_no_accounts_at_all(monkeypatch, tmp_path):
     monkeypatch.setattr(cpus, "_PROC_STAT", tmp_path / "missing")
     assert Cpus().to_be_had() is None
+
+
+def test_accounts_of_other_cpus_than_before_tell_nothing(monkeypatch, tmp_path):
+    accounts = Accounts(monkeypatch, tmp_path)
+    looked = Cpus()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    accounts.now += 0.2
+    accounts.write(500, 0, 0)
+    assert looked.to_be_had() is None

@@ -49,7 +49,7 @@ class Cpus:
         if self._account is None or time.monotonic() - self._account.at < _ACCOUNT_INTERVAL_S:
             return None
         before, self._account = self._account, _read_account()
-        if self._account is None:
+        if self._account is None or self._account.cpus != before.cpus:
             return None
         idle_s = self._account.idle_s - before.idle_s
         own_s = self._account.own_s - before.own_s
@@ -58,7 +58,8 @@ class Cpus:
 
 @dataclass(frozen=True, slots=True)
 class _Account:
-    at: float  # all in seconds
+    cpus: frozenset[int]
+    at: float  # this and the rest in seconds
     idle_s: float  # of the CPUs we may use, together
     own_s: float  # of this process
 
@@ -76,10 +77,11 @@ def _read_account() -> _Account | None:
         lines = _PROC_STAT.read_text().splitlines()
     except OSError:
         return None
-    ours = {f"cpu{number}" for number in _affinity()}
+    cpus = frozenset(_affinity())
+    ours = {f"cpu{number}" for number in cpus}
     counts = [line.split() for line in lines if line.partition(" ")[0] in ours]
     idle = sum(int(fields[4]) + int(fields[5]) for fields in counts)
-    return _Account(time.monotonic(), idle / os.sysconf("SC_CLK_TCK"), time.process_time())
+    return _Account(cpus, time.monotonic(), idle / os.sysconf("SC_CLK_TCK"), time.process_time())
 
 
 def cgroup_quota(membership: Path, root: Path) -> float | None:
