@@ -9,7 +9,7 @@ Where one token alone takes longer than the target, as with a 7B model on a Pi, 
 token: cancelling comes first, though reading is slower by what batches would have saved.
 """
 
-_TARGET_S = 0.2  # a person who presses Stop does not notice a quarter of a second
+_TARGET_S = 0.12  # with the odd slow slice, an event is still noticed within a quarter of a second
 _LARGEST = 64  # beyond it nothing was gained (195 tokens/s by 128s)
 _FIRST = 8
 
