@@ -14,7 +14,7 @@ PIP_FLAGS := $(if $(filter arm% aarch64,$(shell uname -m)),--no-binary ctransfor
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
 	@echo 'make run takes HOST=$(HOST) PORT=$(PORT) MODEL=$(MODEL) (a name or a path to a file)'
 
 install: .venv/installed ## make .venv with the pinned packages

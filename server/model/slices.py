@@ -6,7 +6,8 @@ let a cancelled prompt go sooner. So: as large as the target allows, and of equa
 a short rest would cost as much as a slice.
 
 Where one token alone takes longer than the target, as with a 7B model on a Pi, a slice is one
-token: cancelling comes first, though reading is slower by what batches would have saved.
+token: cancelling comes first, though reading is slower by what batches would have saved (on
+2 cores of an EPYC, 7B in q2_K: 8.8 prompt tokens/s instead of 10.1).
 """
 
 _TARGET_S = 0.12  # with the odd slow slice, an event is still noticed within a quarter of a second
