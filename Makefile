@@ -43,7 +43,7 @@ bench: install ## measure speed, threads, cancelling and the queue: under 5 minu
 
 native: install ## build ctransformers for this very CPU: minutes, and a compiler
 	CFLAGS='-O3 -march=native' CXXFLAGS='-O3 -march=native' $(BIN)/pip install --quiet \
-	  --force-reinstall --no-deps --no-binary ctransformers $(CTRANSFORMERS)
+	  --no-cache-dir --force-reinstall --no-deps --no-binary ctransformers $(CTRANSFORMERS)
 
 screenshots: dev tools ## picture the page: phone and desktop, light and dark
 	$(BIN)/python -m server.model.fetch smollm2
