@@ -41,7 +41,7 @@ bench: install ## measure speed, threads, cancelling and the queue: under 5 minu
 	$(BIN)/python -m server.model.fetch smollm2
 	set -e; for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m bench.$$name --short; done
 
-native: install ## build ctransformers for this very CPU: minutes, and a compiler
+native: install ## build ctransformers for this very CPU: faster, wants a compiler
 	CFLAGS='-O3 -march=native' CXXFLAGS='-O3 -march=native' $(BIN)/pip install --quiet \
 	  --no-cache-dir --force-reinstall --no-deps --no-binary ctransformers $(CTRANSFORMERS)
 

@@ -14,6 +14,7 @@ from tests.inprocess import InProcessServer
 from tests.support import PATIENCE_S, ROOT, FakeEngine, prompt_request, wait_until
 
 pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 # Records what would be spoken. Installed before the page's own script.
 SPEECH = """
