@@ -348,6 +348,35 @@ def test_escape_stops_and_keeps_what_was_said(page, gated):
     wait_until(lambda: gated.status()["prompts"].get("cancelled_speaking") == 1)
 
 
+def test_double_click_on_send_does_not_stop(page, gated):
+    open_page(page, gated)
+    page.get_by_label("Your question").fill("2 words")
+    page.get_by_role("button", name="Send").dblclick()
+    gated.engine.allow(10)
+    expect(last_answer(page)).to_have_text("word0 word1")
+    expect(last_note(page)).to_have_text("Copy")
+
+
+def test_escape_silences_a_voice_that_is_behind_the_text(page, gated):
+    open_page(page, gated)
+    ask(page, "2 words")
+    gated.engine.allow(10)
+    expect(last_note(page)).to_have_text("Copy")
+    page.keyboard.press("Escape")
+    assert page.evaluate("window.spoken.at(-1)") == ["(silence)", ""]
+
+
+def test_new_question_takes_an_old_retry_away(page, gated):
+    open_page(page, gated)
+    ask(page, "crash now")
+    gated.engine.allow(1)
+    expect(page.get_by_role("button", name="Retry")).to_be_visible()
+    ask(page, "1 word")
+    gated.engine.allow(5)
+    expect(last_note(page)).to_have_text("Copy")
+    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+
+
 def test_answer_can_be_copied(page, gated):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     open_page(page, gated)
@@ -378,6 +407,9 @@ def test_view_follows_only_while_the_reader_is_at_its_end(page, gated):
     chat.evaluate("e => { e.scrollTop = 10; }")
     gated.engine.allow(100)
     expect(last_answer(page)).to_contain_text("word299")
+    assert chat.evaluate("e => e.scrollTop") == 10
+    gated.engine.allow(200)
+    expect(page.locator(".socrates").last).to_have_attribute("aria-busy", "false")
     assert chat.evaluate("e => e.scrollTop") == 10
 
 

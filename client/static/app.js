@@ -1,6 +1,6 @@
 // The page: joins its parts, and owns the one answer that may be under way.
 
-import { addAnswer, addQuestion } from "./conversation.js";
+import { addAnswer, addQuestion, dropRetries } from "./conversation.js";
 import { grow, tooLong } from "./field.js";
 import { Lookout } from "./lookout.js";
 import { SentenceSplitter } from "./sentences.js";
@@ -22,23 +22,20 @@ const announcer = document.getElementById("announcer");
 const fetchHere = window.fetch.bind(window);
 const speaker = new Speaker(window.speechSynthesis, window.SpeechSynthesisUtterance);
 const lookout = new Lookout(fetchHere, {
-  onLost: () => tell("The server cannot be reached. Trying again…"),
+  onLost: () => tell({ lost: "The server cannot be reached. Trying again…" }),
   onBack: (status) => {
-    tell("");
+    tell({ lost: "" });
     document.getElementById("version").textContent = `Version ${status.version}, ${status.model}.`;
   },
 });
+const said = { lost: "", complaint: "" }; // what `notice` has to say; the former comes first
 let running = null; // the AbortController of the answer under way
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const prompt = field.value.trim();
   if (!prompt || running) return;
-  const complaint = tooLong(prompt);
-  if (complaint) {
-    tell(complaint);
-    return;
-  }
+  if (tooLong(prompt)) return; // it was told when it was written
   field.value = "";
   grow(field);
   begin(prompt);
@@ -46,7 +43,7 @@ form.addEventListener("submit", (event) => {
 
 field.addEventListener("input", () => {
   grow(field);
-  tell(tooLong(field.value.trim()));
+  tell({ complaint: tooLong(field.value.trim()) });
 });
 
 field.addEventListener("keydown", (event) => {
@@ -57,10 +54,15 @@ field.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") running?.abort();
+  if (event.key !== "Escape" || event.isComposing) return;
+  running?.abort();
+  speaker.stop(); // a voice takes longer than the text
 });
 
-stop.addEventListener("click", () => running?.abort());
+// The second click of a double one on Send meets Stop in the same place.
+stop.addEventListener("click", (event) => {
+  if (event.detail < 2) running?.abort();
+});
 
 for (const starter of document.querySelectorAll(".starter")) {
   starter.addEventListener("click", () => {
@@ -70,10 +72,14 @@ for (const starter of document.querySelectorAll(".starter")) {
 
 mute.addEventListener("click", () => {
   const muted = mute.getAttribute("aria-pressed") !== "true";
-  localStorage.setItem(MUTED, String(muted));
   showMuted(muted);
+  try {
+    localStorage.setItem(MUTED, String(muted));
+  } catch {
+    // Denied by the browser's settings: not remembered, then.
+  }
 });
-showMuted(localStorage.getItem(MUTED) === "true");
+showMuted(wasMuted());
 
 // A page kept in the back/forward cache keeps its socket: leaving must stop the model, too.
 window.addEventListener("pagehide", () => {
@@ -89,6 +95,7 @@ function begin(prompt) {
   document.getElementById("welcome")?.remove();
   speaker.stop();
   speaker.prime();
+  dropRetries(chat); // an old question's answer would come behind the new one's
   addQuestion(chat, prompt);
   answer(prompt);
 }
@@ -113,12 +120,12 @@ async function answer(prompt) {
     });
     wait.end();
     sentences.end().forEach((sentence) => speaker.say(sentence));
-    announcer.textContent = bubble.text; // once and whole, for those who listen
-    bubble.finish();
+    bubble.end(bubble.text ? "" : "Socrates said nothing.");
   } catch (error) {
     wait.end();
     explain(error, signal, bubble, prompt);
   } finally {
+    announcer.textContent = bubble.text; // once and whole, for those who listen
     running = null;
     setBusy(false);
   }
@@ -133,8 +140,8 @@ function explain(error, signal, bubble, prompt) {
   const retry = () => {
     if (running) return;
     bubble.remove();
+    speaker.stop();
     speaker.prime();
-    tell("");
     answer(prompt);
   };
   if (error instanceof Refusal) {
@@ -146,11 +153,19 @@ function explain(error, signal, bubble, prompt) {
 }
 
 function setBusy(isBusy) {
+  const isFocusFree = [document.body, stop].includes(document.activeElement);
   send.hidden = isBusy;
   stop.hidden = !isBusy;
-  tell("");
   // Not on a phone, where focus brings up a keyboard over what was just said.
-  if (!isBusy && matchMedia("(hover: hover)").matches) field.focus();
+  if (!isBusy && isFocusFree && matchMedia("(hover: hover)").matches) field.focus();
+}
+
+function wasMuted() {
+  try {
+    return localStorage.getItem(MUTED) === "true";
+  } catch {
+    return false;
+  }
 }
 
 function showMuted(muted) {
@@ -158,6 +173,9 @@ function showMuted(muted) {
   speaker.muted = muted;
 }
 
-function tell(sentence) {
-  notice.textContent = sentence;
+// Written only when it changes: a screen reader would read it again.
+function tell(news) {
+  Object.assign(said, news);
+  const sentence = said.lost || said.complaint;
+  if (notice.textContent !== sentence) notice.textContent = sentence;
 }

@@ -2,6 +2,7 @@
 // never as markup.
 
 const NEAR_END_PX = 40;
+const RETRY = "retry";
 
 /** @param {HTMLElement} chat @param {string} text */
 export function addQuestion(chat, text) {
@@ -12,6 +13,11 @@ export function addQuestion(chat, text) {
 /** @param {HTMLElement} chat @returns {Answer} an empty answer at the end of `chat` */
 export function addAnswer(chat) {
   return new Answer(chat);
+}
+
+/** What failed before is not to be tried again any more. @param {HTMLElement} chat */
+export function dropRetries(chat) {
+  chat.querySelectorAll(`.${RETRY}`).forEach((button) => button.remove());
 }
 
 /** One answer: its text as it comes, and in the end how it ended. */
@@ -39,27 +45,29 @@ class Answer {
   }
 
   append(text) {
-    // The view follows only while the reader is at its end.
+    this.#follow(() => this.#text.append(text));
+  }
+
+  /** It ended: say how, if not as it should, and offer to `retry` if that may help. */
+  end(words, retry) {
+    this.#follow(() => this.#showEnd(words, retry));
+  }
+
+  // The view follows a change only while the reader is at its end.
+  #follow(change) {
     const { scrollHeight, scrollTop, clientHeight } = this.#chat;
     const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
-    this.#text.append(text);
+    change();
     if (isAtEnd) this.#chat.scrollTop = this.#chat.scrollHeight;
   }
 
-  /** It is complete. */
-  finish() {
-    this.end("");
-  }
-
-  /** It ended early: say how, and offer to `retry` if that may help. */
-  end(words, retry) {
+  #showEnd(words, retry) {
     this.#bubble.setAttribute("aria-busy", "false");
     this.#foot.textContent = words;
     if (!this.text) this.#text.remove();
     if (this.text) this.#foot.append(button("Copy", (self) => this.#copy(self)));
-    if (retry) this.#foot.append(button("Retry", retry));
+    if (retry) this.#foot.append(button("Retry", retry, RETRY));
     if (words) this.#foot.setAttribute("role", "status");
-    this.#foot.scrollIntoView({ block: "nearest" });
   }
 
   remove() {
@@ -85,8 +93,8 @@ function make(tag, className, text = "") {
   return element;
 }
 
-function button(words, act) {
-  const element = make("button", "plain", words);
+function button(words, act, className = "") {
+  const element = make("button", `plain ${className}`.trim(), words);
   element.type = "button";
   element.addEventListener("click", () => act(element));
   return element;
