@@ -344,6 +344,7 @@ def test_escape_stops_and_keeps_what_was_said(page, gated):
     page.keyboard.press("Escape")
     expect(last_note(page)).to_contain_text("Stopped.")
     expect(last_answer(page)).to_have_text("word0 word1")
+    wait_until(lambda: any(job.cancelled.is_set() for job in gated.server.worker._jobs))
     gated.engine.allow(1)
     wait_until(lambda: gated.status()["prompts"].get("cancelled_speaking") == 1)
 
