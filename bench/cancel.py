@@ -58,7 +58,6 @@ class WatchedEngine(Engine):
 
     freed_at = 0.0
     late_evaluations = 0
-    is_busy = False
     _watched: threading.Event | None = None
 
     def generate(
@@ -69,11 +68,11 @@ class WatchedEngine(Engine):
         progress: Progress,
     ) -> Iterator[str]:
         """As `Engine.generate`."""
-        self._watched, self.late_evaluations, self.is_busy = cancelled, 0, True
+        self._watched, self.late_evaluations = cancelled, 0
         try:
             yield from super().generate(prompt, sampling, cancelled, progress)
         finally:
-            self.freed_at, self._watched, self.is_busy = time.perf_counter(), None, False
+            self.freed_at, self._watched = time.perf_counter(), None
 
     def evaluate(self, tokens: Sequence[int]) -> None:
         """As `Engine.evaluate`."""
@@ -287,11 +286,8 @@ def _leave_at_work(
 
 # What is left after many have come and nine in ten have gone.
 def _crowd(server: RunningServer, count: int) -> dict[str, object]:
-    draw, address = random.Random(2), ("127.0.0.1", server.port)
-    said = _read_to_end(_ask(address, _SHORT, "?temperature=0&max_tokens=20")).partition(
-        b"\r\n\r\n"
-    )[2]
-    before = _resources()
+    draw, address = random.Random(2), server.address
+    said, before = _say(address), _resources()
     answered = 0
     for number in range(count):
         client = _ask(address, f"{number}. {_SHORT}", "?max_tokens=4")
@@ -301,10 +297,7 @@ def _crowd(server: RunningServer, count: int) -> dict[str, object]:
         else:
             answered += _read_to_end(client).endswith(b"0\r\n\r\n")
     _wait(lambda: not server.worker.is_busy and not server.server.connections, "the crowd's end")
-    again = _read_to_end(_ask(address, _SHORT, "?temperature=0&max_tokens=20")).partition(
-        b"\r\n\r\n"
-    )[2]
-    after = _resources()
+    again, after = _say(address), _resources()
     return {
         "answered": answered,
         "same answer as before": said == again,

@@ -157,13 +157,9 @@ def _report(rounds: list[list[Visit]]) -> list[float]:
     for visits in rounds:
         for visit in visits:
             before = [other for other in visits[: visit.number] if other.number != _SLOW]
-            did = (
-                "read slowly"
-                if visit.number == _SLOW
-                else "left"
-                if not visit.is_whole
-                else "was answered"
-            )
+            did = "was answered" if visit.is_whole else "left"
+            if visit.number == _SLOW:
+                did = "read slowly"
             if visit.first_byte_at is None or visit.number in (0, _SLOW, _SLOW + 1):
                 print(f"{visit.number:6} {did:18}")
                 continue

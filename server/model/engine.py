@@ -104,12 +104,17 @@ class Engine:
     """A loaded model with its persona. Made by `Engine.load`."""
 
     def __init__(
-        self, llm: LLM, tokenizer: Tokenizer, prompts: PromptWriter, threads: int | None
+        self,
+        llm: LLM,
+        control: frozenset[int],
+        tokenizer: Tokenizer,
+        prompts: PromptWriter,
+        threads: int | None,
     ) -> None:
         self._llm = llm
         self._pieces = tokenizer.pieces
-        self._control = _control_ids(llm)
-        self._control_index = np.array(sorted(self._control))
+        self._control = control
+        self._control_index = np.array(sorted(control))
         self._prompts = prompts
         self._slice = SliceSize()
         self._logits_address = 0
@@ -151,7 +156,7 @@ class Engine:
             name = detect_template(file.chat_template)
         ids = {Control.BOS: llm.bos_token_id, Control.EOS: llm.eos_token_id}
         prompts = PromptWriter(settings.persona, TEMPLATES[name], tokenizer, ids)
-        return cls(llm, tokenizer, prompts, settings.threads)
+        return cls(llm, control, tokenizer, prompts, settings.threads)
 
     @property
     def threads(self) -> int:
