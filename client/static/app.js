@@ -90,17 +90,17 @@ window.addEventListener("offline", () => lookout.lose());
 
 lookout.look();
 
-// Within the tap or key press: iOS lets a page speak only after that.
 function begin(prompt) {
   document.getElementById("welcome")?.remove();
-  speaker.stop();
-  speaker.prime();
   dropRetries(chat); // an old question's answer would come behind the new one's
   addQuestion(chat, prompt);
   answer(prompt);
 }
 
+// Called within the tap or key press: iOS lets a page speak only after that.
 async function answer(prompt) {
+  speaker.stop();
+  speaker.prime();
   const bubble = addAnswer(chat);
   const sentences = new SentenceSplitter();
   running = new AbortController();
@@ -140,8 +140,6 @@ function explain(error, signal, bubble, prompt) {
   const retry = () => {
     if (running) return;
     bubble.remove();
-    speaker.stop();
-    speaker.prime();
     answer(prompt);
   };
   if (error instanceof Refusal) {

@@ -1,5 +1,7 @@
 // Looks out for the server: tells when it is lost, and when it is back. `fetch` is handed in.
 
+import { readStatus } from "./status.js";
+
 const POLL_MS = 1500;
 
 /** Quiet while all is well: it looks only when asked to, and then until the server answers. */
@@ -32,7 +34,7 @@ export class Lookout {
     if (this.#isLooking) return;
     this.#isLooking = true;
     for (;;) {
-      const status = await this.#ask();
+      const status = await readStatus(this.#fetch);
       if (status) {
         this.#isLooking = false;
         this.#onBack(status);
@@ -40,14 +42,6 @@ export class Lookout {
       }
       this.#onLost();
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    }
-  }
-
-  async #ask() {
-    try {
-      return await (await this.#fetch("/status")).json();
-    } catch {
-      return null;
     }
   }
 }

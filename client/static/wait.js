@@ -1,5 +1,7 @@
 // What to tell a person who waits for the first word. `fetch` is handed in.
 
+import { readStatus } from "./status.js";
+
 const POLL_MS = 700;
 
 /**
@@ -43,7 +45,7 @@ export class Wait {
   /** To be awaited before the question is sent: who stands before it. */
   async begin() {
     this.#tell("…");
-    this.#before = await this.#look();
+    this.#before = await readStatus(this.#fetch);
     this.#schedule();
   }
 
@@ -60,18 +62,10 @@ export class Wait {
   }
 
   async #poll() {
-    const status = await this.#look();
+    const status = await readStatus(this.#fetch);
     if (this.#isOver) return;
+    // If the server does not say, the question itself will show why.
     if (status) this.#tell(describeWait(status, this.#before));
     this.#schedule();
-  }
-
-  // null if the server does not say: the question itself will show why.
-  async #look() {
-    try {
-      return await (await this.#fetch("/status")).json();
-    } catch {
-      return null;
-    }
   }
 }
