@@ -23,6 +23,7 @@ from bench.report import finish, print_card, print_spreads
 from server.lifecycle import engine_settings
 from server.model.catalog import CATALOG
 from server.model.cpus import Cpus
+from server.model.effort import EffortSettings
 from server.model.engine import Engine, Progress
 from server.options import Options
 
@@ -66,7 +67,8 @@ def _in_process(directory: Path | None) -> tuple[float, float]:
 
 
 def _measure() -> tuple[float, float]:
-    engine = Engine.load(replace(engine_settings(Options()), threads=Cpus().usable()))
+    effort = EffortSettings(Cpus().usable())
+    engine = Engine.load(replace(engine_settings(Options()), effort=effort))
     _read(engine)
     return max(_decode(engine) for _ in range(2)), max(_read(engine) for _ in range(2))
 

@@ -36,7 +36,7 @@ import uvloop
 from bench.card import machine_card
 from bench.report import finish, print_card, print_spreads
 from server.lifecycle import Server, engine_settings
-from server.model.engine import Engine, EngineSettings, Finish, Progress, Stage
+from server.model.engine import Engine, EngineSettings, Finish, Loading, Progress, Stage
 from server.model.sampler import Sampling
 from server.model.worker import Worker
 from server.options import Options
@@ -114,8 +114,8 @@ class RunningServer:
         await self._stop.wait()
         await self.server.close()
 
-    def _load(self) -> Engine:
-        self.engine = WatchedEngine.load(self.settings)
+    def _load(self, loading: Loading, cancelled: threading.Event) -> Engine:
+        self.engine = WatchedEngine.load(self.settings, loading, cancelled)
         return self.engine
 
     @property

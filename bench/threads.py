@@ -30,6 +30,7 @@ from bench.card import machine_card
 from bench.report import finish, print_card
 from server.lifecycle import engine_settings
 from server.model.cpus import Cpus
+from server.model.effort import EffortSettings
 from server.model.engine import Engine, Progress
 from server.options import Options
 
@@ -58,7 +59,8 @@ def main() -> None:
     print_card(card)
     cpus = Cpus().usable()
     engines = {
-        str(count): Engine.load(replace(settings, threads=count)) for count in range(1, cpus + 1)
+        str(count): Engine.load(replace(settings, effort=EffortSettings(count)))
+        for count in range(1, cpus + 1)
     } | {_AUTO: Engine.load(settings)}
     worlds = _worlds()
     speeds = {

@@ -33,6 +33,7 @@ from bench.client import ask, peak_memory_bytes, running_server_process
 from bench.report import finish, print_card, print_spreads
 from server.lifecycle import engine_settings
 from server.model.cpus import Cpus
+from server.model.effort import EffortSettings
 from server.model.engine import LARGEST_BATCH, Engine, Progress
 from server.model.errors import ModelFileError
 from server.options import Options
@@ -87,8 +88,8 @@ def main() -> None:
     print_card(card)
     ceiling = bandwidth / settings.model_file.stat().st_size
     print(f"memory gives {bandwidth / 1e9:.1f} GB/s: at most {ceiling:.0f} tokens/s\n")
-    engine = Engine.load(replace(settings, threads=threads))
-    engine.read_persona(threading.Event())
+    engine = Engine.load(replace(settings, effort=EffortSettings(threads)))
+    engine.read_persona(threading.Event(), Progress())
     with _server(options) as (pid, address):
         cold_ms = 1000 * ask(address, "Who are you?", "max_tokens=1").first_byte_s
         pairs = [_measure(address, engine, options, n) for n in range(options.pairs)]

@@ -11,7 +11,6 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +20,13 @@ from server.http.shared import ConnectionLimits, Shared
 from server.http.static import load_assets
 from server.logs import RequestLog
 from server.model import catalog, modelfile
+from server.model.effort import EffortSettings
 from server.model.engine import AUTO_TEMPLATE, Engine, EngineSettings
 from server.model.errors import ModelFileError
+from server.model.footprint import check_fits, memory_to_be_had
 from server.model.persona import find_persona, load_persona
-from server.model.worker import Worker
+from server.model.thermometer import Thermometer
+from server.model.worker import LoadEngine, Worker
 from server.options import Options
 from server.routes import PromptLimits, Routes
 
@@ -74,9 +76,7 @@ class Server:
         model_name: what /status calls it.
     """
 
-    def __init__(
-        self, options: Options, load_engine: Callable[[], Engine], model_name: str
-    ) -> None:
+    def __init__(self, options: Options, load_engine: LoadEngine, model_name: str) -> None:
         self._options = options
         self._loop = asyncio.get_running_loop()
         self.worker = Worker(load_engine, options.queue)
@@ -157,6 +157,7 @@ def engine_settings(options: Options) -> EngineSettings:
 
     Raises:
         ModelFileError: if there is no such model file, or it cannot be used.
+        StartError: if a temperature is to be kept and there is none to read.
     """
     model = catalog.find(options.model)
     template = options.template
@@ -169,9 +170,19 @@ def engine_settings(options: Options) -> EngineSettings:
     else:
         path = model
     # The engine looks again when it loads; here a wrong file is told before anything opens.
-    modelfile.inspect(path)
+    check_fits(modelfile.inspect(path), options.context, memory_to_be_had())
     persona = load_persona(find_persona(options.persona))
-    return EngineSettings(path, persona, template, options.context, options.threads)
+    return EngineSettings(path, persona, template, options.context, _effort_settings(options))
+
+
+def _effort_settings(options: Options) -> EffortSettings:
+    thermometer = Thermometer()
+    if options.max_temperature is not None and thermometer.celsius() is None:
+        raise StartError(
+            "This machine does not tell its temperature (there is no thermal zone under "
+            "/sys/class/thermal): leave --max-temperature out."
+        )
+    return EffortSettings(options.threads, options.max_temperature, thermometer)
 
 
 def _model_name(options: Options) -> str:

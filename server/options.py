@@ -68,8 +68,13 @@ def _text(text: str) -> str:
     return text
 
 
-def _option(default: Any, parse: Callable[[str], Any], description: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "description": description})
+# `shown` stands for a default that has no text of its own.
+def _option(
+    default: Any, parse: Callable[[str], Any], description: str, shown: str | None = None
+) -> Any:
+    shown = str(default) if shown is None else shown
+    metadata = {"parse": parse, "description": f"{description} (default: {shown})"}
+    return field(default=default, metadata=metadata)
 
 
 _SECONDS = _real(0.05, 86400)
@@ -88,7 +93,13 @@ class Options:
         "auto", _one_of("auto", "chatml", "llama-2", "zephyr"), "how the model marks turns"
     )
     persona: str = _option("socrates", _text, "who speaks: a name, or a path to a TOML file")
-    threads: int | None = _option(None, _threads, "threads for the model; auto finds the fastest")
+    threads: int | None = _option(
+        None, _threads, "threads for the model; auto finds the fastest", "auto"
+    )
+    # A Pi's firmware slows it down from 80 on; 75 keeps clear of that.
+    max_temperature: float | None = _option(
+        None, _real(30, 110), "degrees Celsius below which to keep the machine", "off"
+    )
     context: int = _option(2048, _whole(256, 131072), "context length in tokens")
     # one answer
     max_tokens: int = _option(500, _whole(1, 131072), "most tokens of one answer")
@@ -128,9 +139,8 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> O
     )
     parser.add_argument("--version", action="version", version=__version__)
     for option in fields(Options):
-        parser.add_argument(
-            _flag(option), dest=option.name, metavar="VALUE", help=_describe(option)
-        )
+        description = option.metadata["description"]
+        parser.add_argument(_flag(option), dest=option.name, metavar="VALUE", help=description)
     flags = vars(parser.parse_args(arguments))
     chosen: dict[str, Any] = {}
     for option in fields(Options):
@@ -152,11 +162,6 @@ class _Parser(argparse.ArgumentParser):
 
 def _flag(option: Field[Any]) -> str:
     return "--" + option.name.replace("_", "-")
-
-
-def _describe(option: Field[Any]) -> str:
-    default = "auto" if option.default is None else option.default
-    return f"{option.metadata['description']} (default: {default})"
 
 
 def _parse(option: Field[Any], source: str, text: str, parser: _Parser) -> Any:

@@ -172,7 +172,9 @@ class Routes:
             "busy": current is not None,
             "queued": worker.queued,
             "connections": self._count_connections(),
+            "loading": _describe_loading(worker),
             "threads": worker.threads,
+            "temperature": _describe_temperature(worker),
             "tokens_per_second": None if worker.speed is None else round(worker.speed, 2),
             "current": None if current is None else _describe_progress(current),
             "last": None if worker.last is None else _describe_outcome(worker.last),
@@ -343,11 +345,25 @@ def _describe_ending(outcome: Outcome) -> dict[str, object]:
     }
 
 
+def _describe_loading(worker: Worker) -> dict[str, Any] | None:
+    if worker.state is not State.LOADING:
+        return None
+    return {"step": worker.loading.describe(), "share": round(worker.loading.share, 3)}
+
+
+def _describe_temperature(worker: Worker) -> dict[str, Any] | None:
+    temperature = worker.temperature
+    if temperature is None:
+        return None
+    return {"celsius": round(temperature.celsius, 1), "duty": round(temperature.duty, 3)}
+
+
 def _describe_progress(progress: Progress) -> dict[str, Any]:
     return {
         "stage": progress.stage.value,
         "prompt_tokens": progress.prompt_tokens,
         "cached_tokens": progress.cached_tokens,
+        "read_tokens": progress.read_tokens,
         "tokens": progress.tokens,
     }
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from server.model import catalog
+from server.model.effort import EffortSettings
 from server.model.engine import Engine, EngineSettings
 from server.model.persona import SOCRATES, load_persona
 from tests.support import ServerProcess
@@ -29,7 +30,7 @@ def smollm2():
 @pytest.fixture(scope="session")
 def engine_settings(smollm2):
     """One thread: these tests must not depend on what else the machine does."""
-    return EngineSettings(smollm2, load_persona(SOCRATES), "chatml", 2048, threads=1)
+    return EngineSettings(smollm2, load_persona(SOCRATES), "chatml", 2048, EffortSettings(1))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ class InProcessServer(ServerProcess):
 
     def __init__(self, engine, load=None, **options):
         self.engine = engine
-        self.load = load or (lambda: engine)
+        self.load = load or (lambda *_: engine)
         self.options = Options(**({"port": 0} | options))
         self.server = None
         self.is_thread_free = None

@@ -216,6 +216,7 @@ class FakeEngine:
 
     context_tokens = 100
     threads = 1
+    temperature = None
 
     def __init__(self, gated=False):
         self.gated = gated
@@ -229,7 +230,7 @@ class FakeEngine:
         for _ in range(steps):
             self.gate.put(None)
 
-    def read_persona(self, cancelled):
+    def read_persona(self, cancelled, progress):
         pass
 
     def write_prompt(self, text):

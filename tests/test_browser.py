@@ -324,7 +324,7 @@ def test_waiting_person_is_told_that_he_thinks(page, gated):
 def test_waiting_person_is_told_that_the_model_loads(page):
     gate = threading.Event()
 
-    def load():
+    def load(loading, cancelled):
         assert gate.wait(PATIENCE_S)
         return FakeEngine()
 

@@ -7,10 +7,26 @@ import threading
 
 import pytest
 
-from server.model.engine import Engine, EngineSettings, Finish, Progress, Stage, _TextJoiner
-from server.model.errors import ModelFileError, PromptEmpty, PromptError, PromptTooLong
+from server.model.effort import EffortSettings
+from server.model.engine import (
+    Engine,
+    EngineSettings,
+    Finish,
+    Loading,
+    Progress,
+    Stage,
+    _TextJoiner,
+)
+from server.model.errors import (
+    ModelFileError,
+    ModelUnavailable,
+    PromptEmpty,
+    PromptError,
+    PromptTooLong,
+)
 from server.model.persona import Persona
 from server.model.sampler import Sampling
+from server.model.thermometer import Thermometer
 from tests.tiny_model import write_tiny_model
 
 GREEDY = Sampling(max_tokens=12, temperature=0)
@@ -168,10 +184,48 @@ def test_answer_ends_at_the_end_of_the_context(engine_settings):
 
 
 @pytest.mark.model
+def test_load_tells_how_far_it_is_and_can_be_given_up(engine_settings, engine):
+    loading, cancelled = Loading(), threading.Event()
+    loaded = Engine.load(engine_settings, loading, cancelled)
+    assert loading.read_bytes == loading.file_bytes == engine_settings.model_file.stat().st_size
+    loaded.read_persona(cancelled, loading.persona)
+    assert loading.persona.read_tokens == len(engine._prompts.persona_tokens)
+    assert loading.share == 1
+    cancelled.set()
+    with pytest.raises(ModelUnavailable):
+        Engine.load(engine_settings, Loading(), cancelled)
+
+
+@pytest.mark.model
+def test_hot_machine_paces_the_answer_and_a_cool_one_does_not(engine_settings, tmp_path):
+    zone = tmp_path / "thermal_zone0"
+    zone.mkdir()
+    (zone / "temp").write_text("95000")
+    effort = EffortSettings(1, 75.0, Thermometer(tmp_path))
+    engine = Engine.load(dataclasses.replace(engine_settings, effort=effort))
+    cancelled = threading.Event()
+    rests = []
+
+    def wait(seconds):
+        rests.append(seconds)
+        if engine.temperature.duty < 0.2:
+            (zone / "temp").write_text("40000")  # cool at last
+
+    cancelled.wait = wait
+    progress = Progress()
+    sampling = Sampling(max_tokens=10_000, temperature=1.5, seed=1)
+    while (
+        engine.temperature is None or engine.temperature.celsius > 50 or engine.temperature.duty < 1
+    ):
+        list(engine.generate(engine.write_prompt("Speak of heat."), sampling, cancelled, progress))
+    assert len(rests) > 5
+
+
+@pytest.mark.model
 def test_persona_must_fit(engine_settings):
     tiny = Engine.load(dataclasses.replace(engine_settings, context_tokens=256))
     with pytest.raises(ModelFileError, match=r"persona has .* does not fit a context of 256"):
-        tiny.read_persona(threading.Event())
+        tiny.read_persona(threading.Event(), Progress())
 
 
 @pytest.mark.model
@@ -188,8 +242,8 @@ def test_tokenizer_agrees_with_itself(engine):
 @pytest.fixture
 def tiny(tmp_path):
     path = write_tiny_model(tmp_path / "tiny.bin")
-    engine = Engine.load(EngineSettings(path, Persona("Be.", ()), "auto", 512, threads=1))
-    engine.read_persona(threading.Event())
+    engine = Engine.load(EngineSettings(path, Persona("Be.", ()), "auto", 512, EffortSettings(1)))
+    engine.read_persona(threading.Event(), Progress())
     return engine
 
 
@@ -215,7 +269,7 @@ def test_legacy_user_cannot_forge_a_turn(tiny):
 
 def test_vocabulary_without_all_bytes_is_refused(tmp_path):
     path = write_tiny_model(tmp_path / "tiny.bin", bytes_left_out=2)
-    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, threads=1)
+    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, EffortSettings(1))
     with pytest.raises(ModelFileError, match="lacks 2 of 255 byte tokens"):
         Engine.load(settings)
 
@@ -223,7 +277,7 @@ def test_vocabulary_without_all_bytes_is_refused(tmp_path):
 def test_tokenizer_of_another_model_is_refused(tmp_path, smollm2):
     path = write_tiny_model(tmp_path / "tiny.bin")
     shutil.copy(smollm2.parent / "tokenizer.json", tmp_path)
-    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, threads=1)
+    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, EffortSettings(1))
     with pytest.raises(ModelFileError, match="belongs to another model: it has token 49,151"):
         Engine.load(settings)
 

@@ -33,7 +33,18 @@ LAYERS = {
     "server.model.sampler": set(),
     "server.model.slices": set(),
     "server.model.threads": set(),
-    "server.model.cpus": set(),
+    "server.model.cgroups": set(),
+    "server.model.cpus": {"server.model.cgroups"},
+    "server.model.thermal": set(),
+    "server.model.thermometer": set(),
+    "server.model.pagecache": set(),
+    "server.model.effort": {
+        "server.model.cpus",
+        "server.model.thermal",
+        "server.model.thermometer",
+        "server.model.threads",
+    },
+    "server.model.footprint": {"server.model.cgroups", "server.model.modelfile"},
     "server.model.modelfile": {"server.model.errors"},
     "server.model.tokenizer": {
         "server.model.errors",
@@ -45,12 +56,12 @@ LAYERS = {
     "server.model.persona": {"server.model.tokenizer"},
     "server.model.engine": {
         "server.model.catalog",
+        "server.model.effort",
         "server.model.modelfile",
+        "server.model.pagecache",
         "server.model.persona",
         "server.model.sampler",
         "server.model.slices",
-        "server.model.threads",
-        "server.model.cpus",
     },
     "server.model.worker": {"server.model.engine"},
     "server.routes": {
@@ -65,6 +76,7 @@ LAYERS = {
         "server.options",
         "server.routes",
         "server.model.catalog",
+        "server.model.footprint",
     },
     "server.__main__": {"server.lifecycle", "server.logs", "server.options"},
 }

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from server.lifecycle import StartError, serve
+from server.lifecycle import StartError, engine_settings, serve
 from server.model import catalog
+from server.model.errors import ModelFileError
+from server.model.thermometer import Thermometer
 from server.options import Options
 from tests.inprocess import InProcessServer
 from tests.support import (
@@ -50,6 +52,19 @@ def test_help_and_version():
     for flag in ("--help", "--version"):
         command = [sys.executable, "-m", "server", flag]
         assert subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_model_larger_than_the_memory_is_refused(tiny_path, monkeypatch):
+    monkeypatch.setattr("server.lifecycle.memory_to_be_had", lambda: 1000)
+    with pytest.raises(ModelFileError, match=r"there are 0 MB of memory: take a smaller model\."):
+        engine_settings(Options(model=tiny_path))
+
+
+def test_temperature_needs_a_sensor(tiny_path, monkeypatch, tmp_path):
+    monkeypatch.setattr("server.lifecycle.Thermometer", lambda: Thermometer(tmp_path))
+    with pytest.raises(StartError, match=r"does not tell its temperature .*--max-temperature out"):
+        engine_settings(Options(model=tiny_path, max_temperature=75.0))
+    assert engine_settings(Options(model=tiny_path)).effort.max_celsius is None
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from bench.random_model import F32, Q2_K, Q6_K, Shape, byte_vocabulary, write_model
+from server.model.effort import EffortSettings
 from server.model.engine import Engine, EngineSettings, Progress
 from server.model.persona import SOCRATES, load_persona
 
@@ -16,7 +17,7 @@ def test_random_model_runs(tmp_path, matrices, output):
     path = tmp_path / "random.bin"
     write_model(path, SMALL, matrices, output, byte_vocabulary(SMALL.vocabulary))
     persona = load_persona(SOCRATES)
-    engine = Engine.load(EngineSettings(path, persona, "llama-2", 2048, 1))
+    engine = Engine.load(EngineSettings(path, persona, "llama-2", 2048, EffortSettings(1)))
     assert engine.read(list(range(3, 30)), threading.Event(), Progress())
     logits = engine._logits()
     assert len(logits) == SMALL.vocabulary

@@ -236,20 +236,24 @@ def test_status_is_json(server):
 def test_loading_is_told_and_prompts_wait():
     engine, gate = FakeEngine(), threading.Event()
 
-    def load():
+    def load(loading, cancelled):
+        loading.file_bytes, loading.read_bytes = 128_000_000, 32_000_000
         assert gate.wait(PATIENCE_S)
         return engine
 
     with InProcessServer(engine, load) as server:
         assert server.request("GET", "/readyz")[0] == 503
         assert server.request("GET", "/")[0] == 200
-        assert server.status()["state"] == "loading"
+        status = server.status()
+        assert status["state"] == "loading"
+        assert status["loading"] == {"step": "loading the model: 32 of 128 MB", "share": 0.25}
         with server.connect() as client:
             client.sendall(prompt_request("1 word"))
             wait_until(lambda: server.status()["queued"] == 1)
             gate.set()
             assert parse_response(read_all(client))[2] == b"word0 "
         assert server.request("GET", "/readyz")[2] == b"ready\n"
+        assert server.status()["loading"] is None
 
 
 PATHS = [("/", "GET, HEAD, OPTIONS"), ("/prompt", "POST, OPTIONS"), ("/healthz", "GET, HEAD, OPTIONS"), ("/readyz", "GET, HEAD, OPTIONS"), ("/status", "GET, HEAD, OPTIONS"), ("/static/app.js", "GET, HEAD, OPTIONS")]  # fmt: skip

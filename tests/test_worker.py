@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import weakref
 
 import pytest
@@ -28,7 +29,7 @@ def worker_test(gated=True, limit=16):
         def run():
             async def main():
                 engine = FakeEngine(gated)
-                worker = Worker(lambda: engine, limit)
+                worker = Worker(lambda *_: engine, limit)
                 await worker.start()
                 try:
                     await test(worker, engine)
@@ -229,7 +230,7 @@ def test_prompts_wait_while_the_model_loads():
         engine, gate = FakeEngine(), asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def load():
+        def load(loading, cancelled):
             asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(PATIENCE_S)
             return engine
 
@@ -250,9 +251,55 @@ def test_prompts_wait_while_the_model_loads():
     run_async(main)
 
 
+def test_slow_load_is_told_now_and_then(monkeypatch, caplog):
+    monkeypatch.setattr("server.model.worker._TELL_LOADING_S", 0.01)
+    caplog.set_level("INFO", "server.model.worker")
+
+    async def main():
+        engine, told = FakeEngine(), threading.Event()
+
+        def load(loading, cancelled):
+            loading.file_bytes, loading.read_bytes = 2_900_000_000, 1_000_000_000
+            assert told.wait(PATIENCE_S)
+            return engine
+
+        def read_persona(cancelled, progress):
+            progress.prompt_tokens, progress.read_tokens = 253, 64
+            told.clear()
+            assert told.wait(PATIENCE_S)
+
+        engine.read_persona = read_persona
+        worker = Worker(load, 16)
+        loading = worker.start()
+        await until(lambda: "loading the model: 1000 of 2900 MB" in caplog.text)
+        told.set()
+        await until(lambda: "reading the persona: 64 of 253 tokens" in caplog.text)
+        assert worker.loading.share == pytest.approx(64 / 253)
+        told.set()
+        await loading
+        assert await worker.close(0, PATIENCE_S)
+
+    run_async(main)
+
+
+def test_closing_ends_a_load_quietly():
+    async def main():
+        def load(loading, cancelled):
+            assert cancelled.wait(PATIENCE_S)
+            raise ModelUnavailable("Loading the model was cancelled.")
+
+        worker = Worker(load, 16)
+        loading = worker.start()
+        assert await worker.close(0, PATIENCE_S)
+        await loading
+        assert worker.state is State.LOADING
+
+    run_async(main)
+
+
 def test_failed_load_fails_what_waits_and_what_comes():
     async def main():
-        def load():
+        def load(loading, cancelled):
             raise ModelFileError("The model file x is empty.")
 
         worker = Worker(load, 16)
@@ -276,7 +323,7 @@ def test_failed_load_fails_what_waits_and_what_comes():
 def test_close_refuses_what_waits_and_lets_the_running_answer_end():
     async def main():
         engine = FakeEngine(gated=True)
-        worker = Worker(lambda: engine, 16)
+        worker = Worker(lambda *_: engine, 16)
         await worker.start()
         _, running = submit(worker, "2 words")
         await until(engine.is_waiting.is_set)
@@ -296,7 +343,7 @@ def test_close_refuses_what_waits_and_lets_the_running_answer_end():
 def test_close_cancels_an_answer_that_outlasts_its_grace():
     async def main():
         engine = FakeEngine(gated=True)
-        worker = Worker(lambda: engine, 16)
+        worker = Worker(lambda *_: engine, 16)
         await worker.start()
         job, running = submit(worker, "100 words")
         await until(engine.is_waiting.is_set)
@@ -312,7 +359,7 @@ def test_close_cancels_an_answer_that_outlasts_its_grace():
 def test_close_tells_when_the_thread_cannot_be_had():
     async def main():
         engine = FakeEngine(gated=True)
-        worker = Worker(lambda: engine, 16)
+        worker = Worker(lambda *_: engine, 16)
         await worker.start()
         submit(worker, "1 word")
         await until(engine.is_waiting.is_set)
@@ -326,7 +373,7 @@ def test_thread_survives_the_end_of_the_loop():
     engine = FakeEngine(gated=True)
 
     async def main():
-        worker = Worker(lambda: engine, 16)
+        worker = Worker(lambda *_: engine, 16)
         await worker.start()
         submit(worker, "2 words")
         await until(engine.is_waiting.is_set)

@@ -10,11 +10,16 @@ const POLL_MS = 700;
  * @returns {string} why there is no answer yet
  */
 export function describeWait(status, before) {
-  if (status.state === "loading") return "The model is still loading…";
+  if (status.state === "loading") return describeLoading(status.loading);
   const ahead = before ? countAhead(before) - (countEnded(status) - countEnded(before)) : 0;
   if (ahead > 1) return `${ahead} questions are before yours…`;
   if (ahead === 1) return "One question is before yours…";
   return "Socrates is thinking…";
+}
+
+function describeLoading(loading) {
+  const percent = Math.round(100 * (loading?.share ?? 0));
+  return percent ? `The model is still loading (${percent} %)…` : "The model is still loading…";
 }
 
 function countAhead({ queued, busy }) {

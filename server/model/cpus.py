@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
-_PROC_CGROUP = Path("/proc/self/cgroup")
+from server.model.cgroups import cpu_quota
+
 _PROC_STAT = Path("/proc/stat")
 _QUOTA_INTERVAL_S = 1.0
 _ACCOUNT_INTERVAL_S = 0.1
@@ -33,7 +33,7 @@ class Cpus:
         now = time.monotonic()
         if now - self._quota_at >= _QUOTA_INTERVAL_S:
             self._quota_at = now
-            self._quota = cgroup_quota(_PROC_CGROUP, _CGROUP_ROOT)
+            self._quota = cpu_quota()
         count = len(_affinity())
         return count if self._quota is None else max(1, min(count, round(self._quota)))
 
@@ -82,52 +82,3 @@ def _read_account() -> _Account | None:
     counts = [line.split() for line in lines if line.partition(" ")[0] in ours]
     idle = sum(int(fields[4]) + int(fields[5]) for fields in counts)
     return _Account(cpus, time.monotonic(), idle / os.sysconf("SC_CLK_TCK"), time.process_time())
-
-
-def cgroup_quota(membership: Path, root: Path) -> float | None:
-    """CPUs granted by the tightest quota over this process, or None if there is none.
-
-    Args:
-        membership: /proc/self/cgroup.
-        root: where cgroups are mounted; version 2 at the root, version 1 under `cpu`.
-    """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return None
-    quotas = [quota for line in lines for quota in _quotas_of(line, root)]
-    return min(quotas, default=None)
-
-
-# One line of /proc/self/cgroup is "id:controllers:/path" (cgroups(7)). A limit on any
-# ancestor binds, too; inside a container the path may name directories that only the host
-# sees, so the walk ends at the mount itself.
-def _quotas_of(line: str, root: Path) -> list[float]:
-    _, controllers, path = line.split(":", 2)
-    if controllers == "":
-        base, read = root, _read_v2
-    elif "cpu" in controllers.split(","):
-        base, read = root / "cpu", _read_v1
-    else:
-        return []
-    place = base / path.lstrip("/")
-    places = [place, *place.parents]
-    found = [read(place) for place in places if place.is_relative_to(base)]
-    return [quota for quota in found if quota is not None]
-
-
-def _read_v2(directory: Path) -> float | None:
-    try:
-        quota, period = (directory / "cpu.max").read_text().split()
-        return int(quota) / int(period)
-    except (OSError, ValueError):  # no such file, or "max"
-        return None
-
-
-def _read_v1(directory: Path) -> float | None:
-    try:
-        quota = int((directory / "cpu.cfs_quota_us").read_text())
-        period = int((directory / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return quota / period if quota > 0 else None

@@ -20,13 +20,12 @@ during the prompt and every word would come one evaluation late.
 
 import codecs
 import ctypes
-import logging
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Self
@@ -36,8 +35,9 @@ from ctransformers import LLM, Config
 
 from server.model import modelfile
 from server.model.catalog import TOKENIZER_FILE
-from server.model.cpus import Cpus
-from server.model.errors import ModelFileError, PromptTooLong
+from server.model.effort import Effort, EffortSettings, Temperature
+from server.model.errors import ModelFileError, ModelUnavailable, PromptTooLong
+from server.model.pagecache import read_through
 from server.model.persona import (
     TEMPLATES,
     Control,
@@ -47,15 +47,11 @@ from server.model.persona import (
 )
 from server.model.sampler import Logits, Sampling, penalise, sample
 from server.model.slices import SliceSize
-from server.model.threads import FixedThreads, ThreadGovernor, Threads
 from server.model.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
-
-log = logging.getLogger(__name__)
 
 AUTO_TEMPLATE = "auto"
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
 LARGEST_BATCH = 512  # ggml's buffers are made for it; a larger one ends the process
-_TELLING_SLICE = 8  # smaller ones cost more a token, whatever the threads
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
 
 
@@ -84,9 +80,33 @@ class Progress:
     finish: Finish | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of the prompt, those that were still in the context
+    read_tokens: int = 0  # of the prompt, those that are in the context by now
     tokens: int = 0  # of the answer
     prompt_s: float = 0.0  # time to read the uncached tokens
     generate_s: float = 0.0  # time from the first token's sampling to the end
+
+
+@dataclass(slots=True)
+class Loading:
+    """How far the start has come: written by the model thread, read by anyone."""
+
+    file_bytes: int = 0
+    read_bytes: int = 0  # of the file, from the disk
+    persona: Progress = field(default_factory=Progress)
+
+    @property
+    def share(self) -> float:
+        """Of the step that it is at, from 0 to 1."""
+        if self.persona.prompt_tokens:
+            return self.persona.read_tokens / self.persona.prompt_tokens
+        return self.read_bytes / self.file_bytes if self.file_bytes else 0.0
+
+    def describe(self) -> str:
+        """The step that it is at, for the log."""
+        persona = self.persona
+        if persona.prompt_tokens:
+            return f"reading the persona: {persona.read_tokens} of {persona.prompt_tokens} tokens"
+        return f"loading the model: {self.read_bytes / 1e6:.0f} of {self.file_bytes / 1e6:.0f} MB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +117,7 @@ class EngineSettings:
     persona: Persona
     template: str  # a key of TEMPLATES, or AUTO_TEMPLATE
     context_tokens: int
-    threads: int | None  # None lets the thread governor choose
+    effort: EffortSettings = field(default_factory=EffortSettings)
 
 
 class Engine:
@@ -109,36 +129,43 @@ class Engine:
         control: frozenset[int],
         tokenizer: Tokenizer,
         prompts: PromptWriter,
-        threads: int | None,
+        effort: Effort,
     ) -> None:
         self._llm = llm
         self._pieces = tokenizer.pieces
         self._control = control
         self._control_index = np.array(sorted(control))
         self._prompts = prompts
+        self._effort = effort
         self._slice = SliceSize()
         self._logits_address = 0
         self._logits_view: Logits = np.empty(0, dtype=np.float32)
         self.context_tokens: int = llm.context_length
-        self._cpus = Cpus()
-        # Two, since slices may want another count than tokens.
-        self._slice_threads: Threads
-        self._token_threads: Threads
-        if threads is None:
-            usable = self._cpus.usable()
-            self._slice_threads = ThreadGovernor(usable)
-            self._token_threads = ThreadGovernor(usable, self._on_move)
-        else:
-            self._slice_threads = self._token_threads = FixedThreads(threads)
 
     @classmethod
-    def load(cls, settings: EngineSettings) -> Self:
+    def load(
+        cls,
+        settings: EngineSettings,
+        loading: Loading | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Self:
         """Load the model file; seconds for a small model, longer from a slow disk.
+
+        Args:
+            settings: what to load.
+            loading: is told how far it is.
+            cancelled: is looked at while the file is read.
 
         Raises:
             ModelFileError: if the file or the tokenizer beside it cannot be used.
+            ModelUnavailable: if it was cancelled.
         """
         file = modelfile.inspect(settings.model_file)
+        loading = loading or Loading()
+        loading.file_bytes = file.size_bytes
+        for loading.read_bytes in read_through(file.path):
+            if cancelled and cancelled.is_set():
+                raise ModelUnavailable("Loading the model was cancelled.")
         config = Config(context_length=settings.context_tokens)
         try:
             llm = LLM(str(file.path), file.model_type, config=config)
@@ -156,12 +183,17 @@ class Engine:
             name = detect_template(file.chat_template)
         ids = {Control.BOS: llm.bos_token_id, Control.EOS: llm.eos_token_id}
         prompts = PromptWriter(settings.persona, TEMPLATES[name], tokenizer, ids)
-        return cls(llm, control, tokenizer, prompts, settings.threads)
+        return cls(llm, control, tokenizer, prompts, Effort(settings.effort))
 
     @property
     def threads(self) -> int:
         """Threads that ggml gets for a token now."""
-        return self._token_threads.count
+        return self._effort.threads
+
+    @property
+    def temperature(self) -> Temperature | None:
+        """The last reading; None without a limit (`--max-temperature`)."""
+        return self._effort.temperature
 
     def write_prompt(self, text: str) -> list[int]:
         """The token ids of the whole prompt for `text`. Safe on any thread.
@@ -180,7 +212,7 @@ class Engine:
             )
         return prompt
 
-    def read_persona(self, cancelled: threading.Event) -> None:
+    def read_persona(self, cancelled: threading.Event, progress: Progress) -> None:
         """Evaluate the persona, so that no prompt has to.
 
         Raises:
@@ -192,7 +224,7 @@ class Engine:
                 f"The persona has {len(persona):,} tokens and does not fit "
                 f"a context of {self.context_tokens:,}."
             )
-        self.read(persona, cancelled, Progress())
+        self.read(persona, cancelled, progress)
 
     def read(self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress) -> bool:
         """Bring the context to `prompt`: reuse what it begins with, evaluate the rest.
@@ -205,12 +237,14 @@ class Engine:
         """
         rest = self._llm.prepare_inputs_for_generation(prompt, reset=True)
         progress.prompt_tokens = len(prompt)
-        progress.cached_tokens = len(prompt) - len(rest)
+        progress.cached_tokens = progress.read_tokens = len(prompt) - len(rest)
         progress.stage = Stage.READING
-        self._cpus.forget()
+        self._effort.begin_prompt()
         started, at = time.perf_counter(), 0
         while at < len(rest) and not cancelled.is_set():
             at += self._evaluate_slice(rest[at : at + self._slice.next(len(rest) - at)])
+            progress.read_tokens = progress.cached_tokens + at
+            self._effort.rest(cancelled)
         progress.prompt_s = time.perf_counter() - started
         return not cancelled.is_set()
 
@@ -247,27 +281,16 @@ class Engine:
         """
         assert len(tokens) <= LARGEST_BATCH
         assert len(self._llm._context) + len(tokens) <= self.context_tokens
-        cpus = self._cpus.to_be_had()
-        if cpus is not None:
-            self._slice_threads.hint(cpus)
-            self._token_threads.hint(cpus)
-        threads = self._token_threads if len(tokens) == 1 else self._slice_threads
-        count = threads.choose(self._cpus.usable())
+        threads = self._effort.choose(len(tokens))
         started = time.perf_counter()
-        self._llm.eval(tokens, batch_size=len(tokens), threads=count)
-        if len(tokens) == 1 or len(tokens) >= _TELLING_SLICE:
-            threads.record((time.perf_counter() - started) / len(tokens))
+        self._llm.eval(tokens, batch_size=len(tokens), threads=threads)
+        self._effort.record(len(tokens), threads, time.perf_counter() - started)
 
     def _evaluate_slice(self, tokens: Sequence[int]) -> int:
         started = time.perf_counter()
         self.evaluate(tokens)
         self._slice.record(len(tokens), time.perf_counter() - started)
         return len(tokens)
-
-    # Prompts are short and answers are long: what tokens find out, slices take over.
-    def _on_move(self, old: int, new: int) -> None:
-        self._slice_threads.follow(new)
-        log.info("threads %d -> %d", old, new)
 
     def _speak(
         self,
@@ -298,6 +321,7 @@ class Engine:
                 progress.finish = Finish.CANCELLED
                 return
             self.evaluate([token])
+            self._effort.rest(cancelled)
             recent.append(token)
 
     def _next_token(

@@ -33,6 +33,7 @@ _GGUF_DEFAULT_ALIGNMENT = 32
 _GGJT_ALIGNMENT = 32
 _MAX_DIMENSIONS = 4
 _MAX_HYPER_PARAMETER = 2**20
+_KEY_AND_VALUE_BYTES = 2 * 2
 _F32 = 0
 
 Value = int | float | str | None  # None stands for an array: its items are skipped
@@ -46,6 +47,7 @@ class ModelFile:
     size_bytes: int
     model_type: str  # what ctransformers wants to be told: "gguf" or "llama" (ggjt)
     chat_template: str  # the Jinja text in a GGUF file, else ""
+    cache_bytes_per_token: int  # of the keys and values of all layers, in half floats
 
 
 def inspect(path: Path) -> ModelFile:
@@ -84,10 +86,11 @@ def _inspect(path: Path, data: mmap.mmap) -> ModelFile:
     if magic == b"GGUF":
         walk.gguf()
         template = walk.metadata.get("tokenizer.chat_template")
-        return ModelFile(path, len(data), "gguf", template if isinstance(template, str) else "")
+        shown = template if isinstance(template, str) else ""
+        return ModelFile(path, len(data), "gguf", shown, walk.cache_bytes_per_token)
     if magic == b"tjgg":  # "ggjt" as a little-endian word
         walk.ggjt()
-        return ModelFile(path, len(data), "llama", "")
+        return ModelFile(path, len(data), "llama", "", walk.cache_bytes_per_token)
     raise ModelFileError(
         f"The file {path} is no model this program can load (it wants GGUF or GGML v3 'ggjt')."
     )
@@ -102,6 +105,7 @@ class _Walk:
         self.at = 0
         self.metadata: dict[str, Value] = {}
         self.array_lengths: dict[str, int] = {}
+        self.cache_bytes_per_token = 0
 
     def take(self, length: int) -> bytes:
         self.skip(length)
@@ -186,11 +190,13 @@ class _Walk:
         embedding = self.hyper_parameter("llama.embedding_length")
         heads = self.hyper_parameter("llama.attention.head_count")
         kv_heads = self.hyper_parameter("llama.attention.head_count_kv", heads)
-        self.hyper_parameter("llama.block_count")
+        layers = self.hyper_parameter("llama.block_count")
         self.hyper_parameter("llama.feed_forward_length")
         self.check_heads(embedding, heads, self.metadata.get("llama.rope.dimension_count"))
         if heads % kv_heads:
             raise self.refuse("its numbers of attention heads do not fit together")
+        width = embedding // heads * kv_heads
+        self.cache_bytes_per_token = layers * width * _KEY_AND_VALUE_BYTES
         tokens = self.array_lengths.get("tokenizer.ggml.tokens", 0)
         for name in ("tokens", "scores", "token_type"):
             if self.array_lengths.get(f"tokenizer.ggml.{name}") != tokens:
@@ -224,6 +230,7 @@ class _Walk:
         if not all(0 < n <= _MAX_HYPER_PARAMETER for n in (embedding, multiple, heads, layers)):
             raise self.refuse("its hyper-parameters are damaged")
         self.check_heads(embedding, heads, rotated)
+        self.cache_bytes_per_token = layers * embedding * _KEY_AND_VALUE_BYTES
         for _ in range(vocabulary_size):
             self.skip(self.number("I") + 4)  # the token's bytes and its f32 score
         if self.at == len(self.data):

@@ -37,7 +37,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from server.model.engine import Engine, Finish, Progress, Stage
+from server.model.effort import Temperature
+from server.model.engine import Engine, Finish, Loading, Progress, Stage
 from server.model.errors import ModelError, ModelUnavailable, QueueFull
 from server.model.sampler import Sampling
 
@@ -45,6 +46,9 @@ log = logging.getLogger(__name__)
 
 _SHUTTING_DOWN = "The server is shutting down."
 _NOT_LOADED = "The model could not be loaded."
+_TELL_LOADING_S = 2.0
+
+LoadEngine = Callable[[Loading, threading.Event], Engine]
 
 
 class State(Enum):
@@ -112,11 +116,12 @@ class Worker:
     """Owns the model thread and its queue. Every method is for the event loop.
 
     Args:
-        load: makes the engine; called once, on the model thread.
+        load: makes the engine; called once, on the model thread. It tells how far it is,
+            and gives up when the event is set.
         waiting_limit: how many prompts may wait, beside the one being answered.
     """
 
-    def __init__(self, load: Callable[[], Engine], waiting_limit: int) -> None:
+    def __init__(self, load: LoadEngine, waiting_limit: int) -> None:
         self._load_engine = load
         self._waiting_limit = waiting_limit
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
@@ -131,6 +136,7 @@ class Worker:
         self._idle = asyncio.Event()
         self._idle.set()
         self.state = State.LOADING
+        self.loading = Loading()
         self.last: Outcome | None = None
         self.speed: float | None = None  # tokens per second of the last answer that had any
         self.counts: dict[str, int] = {}  # ended jobs by their `Outcome.ending`
@@ -163,6 +169,11 @@ class Worker:
     def threads(self) -> int | None:
         """Threads given to ggml, once the model is loaded."""
         return self._engine.threads if self._engine else None
+
+    @property
+    def temperature(self) -> Temperature | None:
+        """The last reading, if there is a limit."""
+        return self._engine.temperature if self._engine else None
 
     @property
     def has_room(self) -> bool:
@@ -229,13 +240,16 @@ class Worker:
 
     async def _await_load(self, loading: "asyncio.Future[Engine]") -> None:
         started = time.perf_counter()
-        try:
-            engine = await loading
-        except Exception:
-            self._fail()
-            raise
+        log.info("loading the model")
+        while not (await asyncio.wait((loading,), timeout=_TELL_LOADING_S))[0]:
+            log.info("%s", self.loading.describe())
+        error = loading.exception()
         if self._closing.is_set():
             return
+        if error is not None:
+            self._fail()
+            raise error
+        engine = loading.result()
         self.state = State.READY
         log.info(
             "model ready after %.1f s: context of %d tokens, %d threads",
@@ -243,8 +257,8 @@ class Worker:
         )  # fmt: skip
 
     def _load(self) -> Engine:  # model thread
-        engine = self._load_engine()
-        engine.read_persona(self._closing)
+        engine = self._load_engine(self.loading, self._closing)
+        engine.read_persona(self._closing, self.loading.persona)
         self._engine = engine  # from now on `submit` can tokenize
         return engine
 

@@ -15,6 +15,7 @@ const CASES = [
   ["others came behind", status(9, true, 5), status(1, true, 5), "2 questions are before yours…"],
   ["more ended than stood before", status(5, true, 9), status(1, true, 2), "Socrates is thinking…"],
   ["loading", status(1, false, 0, "loading"), status(0, false), "The model is still loading…"],
+  ["loading, half", { ...status(1, false, 0, "loading"), loading: { share: 0.504 } }, null, "The model is still loading (50 %)…"],
   ["nothing known of before", status(1, true), null, "Socrates is thinking…"],
 ];
 

@@ -1,0 +1,54 @@
+"""What a model needs of memory, and whether this machine has it.
+
+The weights are mapped from the file: page cache, which the system may drop, but reads back
+from the disk at every token when it does. The cache of keys and values is private memory
+and fills up with the context. What else there is (Python, ggml's buffers) takes about
+100 MB. Measured by bench/footprint.py; the README has the table.
+"""
+
+import os
+
+from server.model.cgroups import memory_limit
+from server.model.errors import ModelFileError
+from server.model.modelfile import ModelFile
+
+_LEAST_CONTEXT = 256
+
+
+def memory_to_be_had() -> int | None:
+    """Bytes of memory that this process may use: the machine's, or its cgroup's if less."""
+    try:
+        installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        installed = 0
+    known = [limit for limit in (installed, memory_limit()) if limit]
+    return min(known, default=None)
+
+
+def check_fits(file: ModelFile, context_tokens: int, memory_bytes: int | None) -> None:
+    """Refuse a model whose weights and full context are larger than all the memory.
+
+    Raises:
+        ModelFileError: if so. It would run, but at the speed of the disk, or be killed.
+    """
+    if memory_bytes is None:
+        return
+    cache = context_tokens * file.cache_bytes_per_token
+    if file.size_bytes + cache <= memory_bytes:
+        return
+    raise ModelFileError(
+        f"The model {file.path.name} needs {_show(file.size_bytes)} for its weights and "
+        f"{_show(cache)} for a context of {context_tokens:,} tokens, and there are "
+        f"{_show(memory_bytes)} of memory: {_advice(file, memory_bytes)}."
+    )
+
+
+def _advice(file: ModelFile, memory_bytes: int) -> str:
+    fitting = (memory_bytes - file.size_bytes) // file.cache_bytes_per_token
+    if fitting < _LEAST_CONTEXT:
+        return "take a smaller model"
+    return f"take a smaller model, or --context {fitting // _LEAST_CONTEXT * _LEAST_CONTEXT}"
+
+
+def _show(size_bytes: float) -> str:
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"

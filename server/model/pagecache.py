@@ -1,0 +1,23 @@
+"""Brings a model file into the system's page cache, before it is mapped.
+
+Mapping it alone would leave the reading to page faults inside one call into C, which tells
+nobody how far it is and cannot be given up; and a slow disk is read faster in order.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+_PORTION_BYTES = 8 * 1024 * 1024
+
+
+def read_through(path: Path) -> Iterator[int]:
+    """Read the file once and forget it; yields after every portion how many bytes are done.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    portion, done = bytearray(_PORTION_BYTES), 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(portion):
+            done += count
+            yield done

@@ -1,0 +1,92 @@
+"""Threads and rests together: a made-up sensor, a cancel in the middle of a rest."""
+
+import threading
+import time
+
+import pytest
+
+from server.model.effort import Effort, EffortSettings
+from server.model.thermometer import Thermometer
+
+
+def write(root, **zones):
+    for name, text in zones.items():
+        zone = root / name
+        zone.mkdir(exist_ok=True)
+        (zone / "temp").write_text(text)
+    return Thermometer(root)
+
+
+@pytest.mark.parametrize(
+    ("zones", "celsius"),
+    [
+        ({"thermal_zone0": "51600\n"}, 51.6),
+        ({"thermal_zone0": "27800\n", "thermal_zone1": "64000\n"}, 64.0),
+        ({"thermal_zone0": "-273150\n", "thermal_zone1": "30000"}, 30.0),
+        ({"thermal_zone0": "2147483647"}, None),
+        ({"thermal_zone0": "nonsense"}, None),
+        ({"cooling_device0": "40000"}, None),
+        ({}, None),
+    ],
+)
+def test_hottest_plausible_zone_counts(tmp_path, zones, celsius):
+    assert write(tmp_path, **zones).celsius() == celsius
+
+
+def test_zone_that_goes_away_is_left_out(tmp_path):
+    thermometer = write(tmp_path, thermal_zone0="40000", thermal_zone1="50000")
+    (tmp_path / "thermal_zone1" / "temp").unlink()
+    assert thermometer.celsius() == 40.0
+
+
+@pytest.fixture
+def hot(tmp_path, monkeypatch):
+    """An effort on a machine of 95 C that was told so for a minute."""
+    clock = [0.0]
+    monkeypatch.setattr("server.model.effort.time.monotonic", lambda: clock[0])
+    effort = Effort(EffortSettings(2, 75.0, write(tmp_path, thermal_zone0="95000")))
+    for _ in range(120):
+        clock[0] += 0.5
+        effort.record(1, 1, 0.1)
+    return effort
+
+
+def test_duty_and_temperature_are_told(hot):
+    assert hot.temperature.celsius == 95.0
+    assert hot.temperature.duty == pytest.approx(0.1)
+
+
+def test_cancel_ends_a_rest_at_once(hot):
+    cancelled = threading.Event()
+    hot.record(1, 1, 60.0)
+    resting = threading.Thread(target=lambda: hot.rest(cancelled))
+    started = time.perf_counter()
+    resting.start()
+    cancelled.set()
+    resting.join()
+    assert time.perf_counter() - started < 1.9  # the rest would have been 2 s
+
+
+def test_rest_is_taken_once(hot, monkeypatch):
+    waits = []
+    cancelled = threading.Event()
+    monkeypatch.setattr(cancelled, "wait", waits.append)
+    hot.record(1, 1, 0.1)
+    hot.rest(cancelled)
+    hot.rest(cancelled)
+    assert waits == [pytest.approx(0.9)]
+
+
+def test_without_a_limit_nothing_is_read_and_nothing_rests(tmp_path):
+    effort = Effort(EffortSettings(2, None, write(tmp_path, thermal_zone0="95000")))
+    effort.record(1, 1, 0.1)
+    assert effort.temperature is None
+    waited = threading.Event()
+    waited.wait = lambda seconds: pytest.fail("rested")
+    effort.rest(waited)
+
+
+def test_fixed_threads_give_one_up_for_the_heat(hot):
+    hot._cooling._cap = 1
+    assert hot.choose(1) == 1
+    assert Effort(EffortSettings(3)).choose(1) == 3

@@ -1,0 +1,51 @@
+"""Which models are refused for want of memory, and what is said then."""
+
+from pathlib import Path
+
+import pytest
+
+from server.model import modelfile
+from server.model.errors import ModelFileError
+from server.model.footprint import check_fits, memory_to_be_had
+from server.model.modelfile import ModelFile
+from tests.tiny_model import TINY, write_tiny_model
+
+LLAMA_2_7B = ModelFile(Path("llama-2.bin"), 2_870_000_000, "llama", "", 4 * 32 * 4096)
+
+
+@pytest.mark.parametrize(
+    ("memory", "context", "advice"),
+    [
+        (8e9, 4096, None),
+        (4.2e9, 2048, None),
+        (3.9e9, 2048, "1.07 GB for a context of 2,048 tokens, and there are 3.90 GB of memory: take a smaller model, or --context 1792."),
+        (3.0e9, 256, "and there are 3.00 GB of memory: take a smaller model."),
+        (512e6, 256, "needs 2.87 GB for its weights and 134 MB for a context of 256 tokens, and there are 512 MB"),
+        (None, 131072, None),
+    ],
+)  # fmt: skip
+def test_what_plainly_cannot_fit_is_refused(memory, context, advice):
+    if advice is None:
+        check_fits(LLAMA_2_7B, context, memory)
+        return
+    with pytest.raises(ModelFileError) as refused:
+        check_fits(LLAMA_2_7B, context, int(memory))
+    assert advice in str(refused.value)
+
+
+def test_limit_of_the_cgroup_counts(monkeypatch):
+    monkeypatch.setattr("server.model.footprint.memory_limit", lambda: 1000)
+    assert memory_to_be_had() == 1000
+    monkeypatch.setattr("server.model.footprint.memory_limit", lambda: 2**63)
+    assert 2**20 < memory_to_be_had() < 2**60
+
+
+def test_cache_is_two_half_floats_a_layer_and_channel(tmp_path):
+    file = modelfile.inspect(write_tiny_model(tmp_path / "tiny.bin"))
+    assert file.cache_bytes_per_token == 2 * 2 * TINY.layers * TINY.embedding
+
+
+@pytest.mark.model
+def test_grouped_heads_share_the_cache(smollm2):
+    # 30 layers, 576 channels, 9 heads of which 3 have keys and values
+    assert modelfile.inspect(smollm2).cache_bytes_per_token == 2 * 2 * 30 * 192
