@@ -52,7 +52,8 @@ LAYERS = {
         "server.model.catalog",
     },
     "server.model.gguf": {"server.model.bytelevel"},
-    "server.model.fetch": {"server.model.catalog", "server.model.gguf"},
+    "server.model.hub": {"server.model.errors"},
+    "server.model.fetch": {"server.model.catalog", "server.model.gguf", "server.model.hub"},
     "server.model.persona": {"server.model.tokenizer"},
     "server.model.engine": {
         "server.model.catalog",

@@ -8,6 +8,8 @@
         +-- PromptEmpty
         +-- PromptTooLong
 
+    FetchError             a model could not be brought (fetch.py, before any server runs)
+
 Nothing here knows HTTP; routes.py alone maps these classes to statuses.
 """
 
@@ -38,3 +40,7 @@ class PromptEmpty(PromptError):
 
 class PromptTooLong(PromptError):
     """The prompt has more tokens than the context has room for."""
+
+
+class FetchError(Exception):
+    """The model could not be brought; `str(error)` is one sentence for a person."""

