@@ -1,33 +1,112 @@
-# Socrates in a box: docker build -t socratic-chat-bot . && docker run --rm -p 8080:8080 socratic-chat-bot
-# MODEL is a name from server/model/catalog.py: smollm2 (Apache-2.0), tinyllama (Apache-2.0) or
-# llama-2-7b-chat (Llama 2 Community License).
+# Socrates in a box, for amd64 and arm64 (a Raspberry Pi 5):
+#
+#   docker build -t socratic-chat-bot . && docker run --rm -p 8080:8080 socratic-chat-bot
+#
+# MODEL       llama-2-7b-chat  2.9 GB, Llama 2 Community License (the default)
+#             tinyllama        0.7 GB, Apache-2.0
+#             smollm2          0.1 GB, Apache-2.0
+#             none             none inside: mount one and name it by SOCRATES_MODEL
+# CPU_TARGET  what gcc compiles ctransformers for: -mcpu on arm64, -march on amd64. Never
+#             "native": an image built on one machine would die on another.
+# VERSION     what the page and /status show
 ARG PYTHON=3.11
+ARG DEBIAN=bookworm
 
-FROM python:${PYTHON}-slim-bookworm AS build
-# ctransformers has no wheel for Arm and is compiled there.
-RUN if [ "$(uname -m)" = aarch64 ]; then \
-        apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*; \
-    fi
+# -- what each stage installs, as pyproject.toml pins it: a change of anything else in that
+#    file leaves the layers of the other stages as they were
+FROM python:${PYTHON}-slim-${DEBIAN} AS pins
+COPY pyproject.toml /
+RUN python -c "import tomllib; print(*tomllib.load(open('/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" >/all.txt \
+ && grep '^ctransformers==' /all.txt >/ctransformers.txt \
+ && grep -v '^ctransformers==' /all.txt >/others.txt \
+ && grep -v -e '^ctransformers==' -e '^uvloop==' /all.txt >/fetching.txt
+
+# -- the model: only what fetching needs, so that a change of code downloads nothing anew
+FROM python:${PYTHON}-slim-${DEBIAN} AS model
+COPY --from=pins /fetching.txt /
+RUN pip install --no-cache-dir --requirement /fetching.txt
 WORKDIR /socrates
-RUN python -m venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH
-COPY pyproject.toml README.md LICENSE ./
-COPY server/__init__.py server/__init__.py
-RUN if [ "$(uname -m)" = aarch64 ]; then source="--no-binary ctransformers"; fi; \
-    pip install --no-cache-dir $source --editable .
+COPY server/__init__.py server/
+COPY server/model/__init__.py server/model/bytelevel.py server/model/catalog.py \
+     server/model/errors.py server/model/fetch.py server/model/gguf.py server/model/hub.py \
+     server/model/
+ARG MODEL=llama-2-7b-chat
+ARG HF_ENDPOINT
+RUN mkdir models \
+ && if [ "$MODEL" != none ]; then python -m server.model.fetch "$MODEL"; fi
+
+# -- ctransformers from its source: there is no wheel for arm64, and the one for amd64 is slower
+FROM python:${PYTHON}-slim-${DEBIAN} AS build
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends g++ \
+ && rm -rf /var/lib/apt/lists/*
+# What its build wants, and does not pin itself.
+RUN pip install --no-cache-dir cmake==3.31.6 ninja==1.13.0 scikit-build==0.18.1 setuptools==80.9.0 wheel==0.45.1
+COPY --from=pins /ctransformers.txt /
+ARG CPU_TARGET
+# With CT_INSTRUCTIONS=basic and a processor's name that says neither arm nor aarch64, its
+# CMakeLists.txt adds no flags of its own (on arm it would add -mcpu=native behind ours). That
+# dot product instructions are really in it is checked: without them it would be half as fast.
+# An older target has none: for one, say so by CPU_TARGET.
+RUN set -eu; \
+    case "$(uname -m)" in \
+      aarch64) flag="-mcpu=${CPU_TARGET:-cortex-a76}" proof='sdot' ;; \
+      *) flag="-march=${CPU_TARGET:-x86-64-v3}" proof='vpmaddubsw.*%ymm' ;; \
+    esac; \
+    case "$flag" in *=native) echo "error: CPU_TARGET must not be native" >&2; exit 1 ;; esac; \
+    export CT_INSTRUCTIONS=basic CMAKE_ARGS="-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=generic -DCMAKE_C_FLAGS=$flag -DCMAKE_CXX_FLAGS=$flag"; \
+    pip wheel --no-cache-dir --no-deps --no-build-isolation --no-binary ctransformers --wheel-dir /wheels --requirement /ctransformers.txt; \
+    python -m zipfile -e /wheels/ctransformers-*.whl /look; \
+    objdump --disassemble /look/ctransformers/lib/local/libctransformers.so >/look/code; \
+    found=$(grep -c "$proof" /look/code || true); \
+    rm -r /look; \
+    echo "compiled with $flag: $found dot product instructions"; \
+    [ "$found" -gt 0 ] || [ -n "${CPU_TARGET:-}" ]
+# The base image's own pip serves the environment, and still does in the final stage, where
+# `server.model.fetch smollm2` wants one.
+RUN python -m venv --without-pip --system-site-packages /opt/venv
+COPY --from=pins /others.txt /
+# Left out: tests, symbols (numpy's libraries were moved about in a way that strip breaks), and
+# a transport of the hub's that fetch.py does not use.
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --requirement /others.txt /wheels/ctransformers-*.whl \
+ && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
+ && pip --python /opt/venv/bin/python uninstall --yes hf-xet \
+ && find /opt/venv -name '*.so' -not -path '*/numpy*' -exec strip --strip-unneeded {} +
+
+# -- the code, with its version
+FROM python:${PYTHON}-slim-${DEBIAN} AS code
+WORKDIR /socrates
 COPY server server
-ARG MODEL=llama-2-7b-chat
-RUN python -m server.model.fetch "$MODEL" && pip uninstall --yes pip setuptools
+COPY client client
+COPY bench bench
+ARG VERSION
+RUN if [ -n "$VERSION" ]; then printf '"""Socratic Chat Bot."""\n\n__version__ = "%s"\n' "$VERSION" >server/__init__.py; fi \
+ && python -m compileall -q server bench
 
-FROM python:${PYTHON}-slim-bookworm
-RUN useradd --system --no-create-home socrates
+FROM python:${PYTHON}-slim-${DEBIAN}
+RUN useradd --system --uid 999 --no-create-home --home-dir /nonexistent socrates
+COPY --from=model --chown=999:999 /socrates/models /socrates/models
 COPY --from=build /opt/venv /opt/venv
-COPY --from=build /socrates /socrates
-COPY client /socrates/client
+COPY --from=code /socrates /socrates
 WORKDIR /socrates
 ARG MODEL=llama-2-7b-chat
-ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 SOCRATES_HOST=0.0.0.0 SOCRATES_MODEL=$MODEL
-USER socrates
+ARG VERSION
+LABEL org.opencontainers.image.title="Socratic Chat Bot" \
+      org.opencontainers.image.description="A small language model that thinks it is Socrates" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      socratic-chat-bot.model="${MODEL}"
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    SOCRATES_HOST=0.0.0.0 \
+    SOCRATES_PORT=8080 \
+    SOCRATES_MODEL=${MODEL}
+USER 999:999
 EXPOSE 8080
-HEALTHCHECK CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz')"]
-ENTRYPOINT ["python", "-m", "server"]
+STOPSIGNAL SIGTERM
+# -I and -S leave out what a look at a socket does not need: a tenth of a second on a Pi.
+HEALTHCHECK --interval=60s --timeout=10s --start-period=60s CMD ["python", "-ISc", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['SOCRATES_PORT']), timeout=9); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+# `docker run IMAGE bench` measures, `docker run IMAGE server --help` tells the options.
+ENTRYPOINT ["python", "-m"]
+CMD ["server"]

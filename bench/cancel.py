@@ -35,6 +35,7 @@ import uvloop
 
 from bench.card import machine_card
 from bench.report import finish, print_card, print_spreads
+from bench.subject import measured_options
 from server.lifecycle import Server, engine_settings
 from server.model.engine import Engine, EngineSettings, Finish, Loading, Progress, Stage
 from server.model.sampler import Sampling
@@ -151,10 +152,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.short:
         options.clients, options.crowd = 60, 200
-    settings = engine_settings(Options())
+    settings = engine_settings(measured_options())
     card = machine_card(settings.model_file)
     print_card(card)
-    with RunningServer(settings, Options(queue=_BURST + 10)) as server:
+    with RunningServer(settings, replace(measured_options(), queue=_BURST + 10)) as server:
         token_s, slice_s = _units(server)
         samples = _leave_at_random(server, options.clients)
         left = _crowd(server, options.crowd)
@@ -352,11 +353,14 @@ def _burst(server: RunningServer) -> list[float]:
 
 # Seconds beyond the timeout until the model was free; empty where no namespace can be made.
 def _vanish(settings: EngineSettings) -> list[float]:
+    options = replace(
+        measured_options(),
+        host=_SERVER_IP,
+        vanished_timeout=_VANISHED_TIMEOUT_S,
+        max_tokens=1500,
+    )
     try:
-        with _cable() as (namespace, cut), RunningServer(
-            settings,
-        Options(host=_SERVER_IP, vanished_timeout=_VANISHED_TIMEOUT_S, max_tokens=1500),
-        ) as server:  # fmt: skip
+        with _cable() as (namespace, cut), RunningServer(settings, options) as server:
             tries = [_vanish_once(server, namespace, cut) for _ in range(_VANISHINGS)]
             return [seconds for seconds in tries if seconds is not None]
     except (OSError, subprocess.CalledProcessError) as error:

@@ -4,7 +4,6 @@ import re
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,16 +57,16 @@ def running_server_process(*arguments: str) -> Iterator[tuple[int, int]]:
         SystemExit: if it does not start.
     """
     port = free_port()
-    command = [sys.executable, "-m", "server", "--port", str(port), *arguments]
-    # Its log goes to a file: a pipe that nobody empties would stop it.
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=_ROOT, stderr=log)
-        try:
-            _wait_until_ready(process, port)
-            yield process.pid, port
-        finally:
-            process.terminate()
-            process.wait()
+    # What goes wrong is for the person to see. A log of requests would cost time, and go to a
+    # terminal that is slow.
+    command = [sys.executable, "-m", "server", "--port", str(port), "--log-level", "warning"]
+    process = subprocess.Popen([*command, *arguments], cwd=_ROOT)
+    try:
+        _wait_until_ready(process, port)
+        yield process.pid, port
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ import time
 from bench.card import machine_card
 from bench.client import ask, running_server
 from bench.report import finish, print_card, print_spreads
-from server.model import catalog
+from bench.subject import measured_model
 
 _PROMPT = "Tell me a long story about a man who walked from Athens to the sea."
 _TARGET = "/static/favicon.svg"
@@ -51,9 +51,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7, help="repetitions (default: 7)")
     parser.add_argument("--tokens", type=int, default=150, help="most tokens (default: 150)")
     options = parser.parse_args()
-    card = machine_card(catalog.CATALOG["smollm2"].path)
+    card = machine_card(measured_model())
     print_card(card)
-    with running_server("--log-level", "warning") as address:
+    with running_server() as address:
         pairs = [
             _measure(address, options.rate, options.tokens, number)
             for number in range(options.pairs + 1)

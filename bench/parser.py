@@ -13,10 +13,10 @@ import time
 
 from bench.card import machine_card
 from bench.report import finish, print_card
+from bench.subject import measured_model
 from server.http.parser import RequestParser
 from server.http.plain import read_plain_head
 from server.http.request import ParserLimits
-from server.model import catalog
 
 _REQUESTS_A_RUN = 20_000
 _RUNS = 7
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--short", action="store_true", help="no shorter than otherwise")
     parser.parse_args()
-    card = machine_card(catalog.CATALOG["smollm2"].path)
+    card = machine_card(measured_model())
     print_card(card)
     print(f"{'us a request':20} {'median':>7} {'min':>7} {'max':>7}")
     samples = {}

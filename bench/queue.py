@@ -23,7 +23,7 @@ from urllib.request import urlopen
 from bench.card import machine_card
 from bench.client import running_server
 from bench.report import finish, print_card
-from server.model import catalog
+from bench.subject import measured_model
 
 _CLIENTS = 10
 _SLOW = 3
@@ -53,10 +53,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.short:
         options.rounds = 1
-    card = machine_card(catalog.CATALOG["smollm2"].path)
+    card = machine_card(measured_model())
     print_card(card)
     rounds, probes, in_order = [], list[float](), True
-    with running_server("--log-level", "warning") as address:
+    with running_server() as address:
         for number in range(options.rounds):
             visits, found = _round(address, options.tokens)
             rounds.append(visits)

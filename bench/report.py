@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,9 @@ def print_spreads(rows: Mapping[str, Sequence[float]]) -> None:
 def finish(name: str, card: Mapping[str, object], figures: Mapping[str, object]) -> None:
     """Print everything as the one JSON line, and leave it in `results/NAME.json`."""
     line = json.dumps({"bench": name, "card": card} | dict(figures))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(line + "\n")
+    try:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(line + "\n")
+    except OSError as error:  # in a container whose file system is read-only
+        print(f"not kept in {RESULTS}: {error.strerror}", file=sys.stderr)
     print(f"\n{line}")

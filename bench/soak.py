@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the random points (default: 1)")
     options = parser.parse_args()
     draw = random.Random(options.seed)
-    arguments = ("--log-level", "warning", "--max-tokens", "20", "--queue", "1000")
+    arguments = ("--max-tokens", "20", "--queue", "1000")
     with running_server_process(*arguments) as (pid, port):
         fresh = _look(pid, port)
         seen = []

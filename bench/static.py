@@ -30,7 +30,7 @@ from pathlib import Path
 from bench.card import machine_card
 from bench.client import free_port, running_server
 from bench.report import finish, print_card
-from server.model import catalog
+from bench.subject import measured_model
 
 _TARGET = "/static/favicon.svg"
 _VARIED = ", no two alike"
@@ -57,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     if not shutil.which("wrk"):
         raise SystemExit("error: wrk is not installed (Debian: apt install wrk)")
-    card = machine_card(catalog.CATALOG["smollm2"].path)
+    card = machine_card(measured_model())
     print_card(card)
     with ExitStack() as stack:
         ports = _start_all(stack)
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _start_all(stack: ExitStack) -> dict[str, int]:
-    _, port = stack.enter_context(running_server("--log-level", "warning"))
+    _, port = stack.enter_context(running_server())
     _, logged = stack.enter_context(running_server())
     ports = {"ours": port, "ours, logging": logged}
     answer = _fetch(port)

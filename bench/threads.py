@@ -28,11 +28,11 @@ from pathlib import Path
 
 from bench.card import machine_card
 from bench.report import finish, print_card
+from bench.subject import measured_options
 from server.lifecycle import engine_settings
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
 from server.model.engine import Engine, Progress
-from server.options import Options
 
 _PROMPT = "What is virtue?"
 _AUTO = "governor"
@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.short:
         options.rounds = 1
-    settings = engine_settings(Options())
+    settings = engine_settings(measured_options())
     card = machine_card(settings.model_file)
     print_card(card)
     cpus = Cpus().usable()

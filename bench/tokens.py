@@ -31,12 +31,12 @@ from bench.bandwidth import bytes_per_second
 from bench.card import machine_card
 from bench.client import ask, peak_memory_bytes, running_server_process
 from bench.report import finish, print_card, print_spreads
+from bench.subject import measured_options
 from server.lifecycle import engine_settings
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
 from server.model.engine import LARGEST_BATCH, Engine, Progress
 from server.model.errors import ModelFileError
-from server.options import Options
 
 _STORY = "Tell me a long story about a man who walked from Athens to the sea."
 # Before each measurement, in the same process: after a pause the first tokens take up to five
@@ -79,7 +79,8 @@ def main() -> None:
     """Run the pairs and print card, table and JSON."""
     options = _parse()
     try:
-        settings = engine_settings(Options(model=options.model, persona=options.persona))
+        chosen = replace(measured_options(), model=options.model, persona=options.persona)
+        settings = engine_settings(chosen)
     except ModelFileError as error:
         raise SystemExit(f"error: {error}") from error
     threads = options.threads or Cpus().usable()
@@ -100,7 +101,7 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--url", help="a running server; default: start one")
-    parser.add_argument("--model", default="smollm2", help="name or path (default: smollm2)")
+    parser.add_argument("--model", default=measured_options().model, help="name or path")
     parser.add_argument("--persona", default="socrates", help="name or path (default: socrates)")
     parser.add_argument("--threads", type=int, help="of the ceiling; default: usable CPUs")
     parser.add_argument("--pairs", type=int, default=9, help="repetitions (default: 9)")

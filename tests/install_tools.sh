@@ -1,12 +1,16 @@
 #!/bin/sh
 # Installs what the tests need beside Python packages: Chromium for the page, node (18 or
-# later) for the page's pure modules. Debian and its kin, as root or through sudo;
-# elsewhere it says what is missing.
+# later) for the page's pure modules, npm for a linter, HAProxy and nginx in front of several
+# servers. Debian and its kin, as root or through sudo; elsewhere it says what is missing.
 set -eu
 
 missing=""
-command -v chromium >/dev/null || command -v chromium-browser >/dev/null || missing="chromium"
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
+    command -v google-chrome >/dev/null || missing="chromium"
 command -v node >/dev/null || missing="$missing nodejs"
+command -v npm >/dev/null || missing="$missing npm"
+command -v haproxy >/dev/null || command -v /usr/sbin/haproxy >/dev/null || missing="$missing haproxy"
+command -v nginx >/dev/null || command -v /usr/sbin/nginx >/dev/null || missing="$missing nginx-light"
 command -v curl >/dev/null || missing="$missing curl"
 [ -n "$missing" ] || exit 0
 

@@ -5,14 +5,13 @@ python -m tests.pictures screenshots    tests/screenshots/*.png, of the real Smo
 """
 
 import io
-import shutil
 import sys
 from contextlib import contextmanager
 
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from tests.support import PATIENCE_S, ROOT, ServerProcess
+from tests.support import PATIENCE_S, ROOT, ServerProcess, find_chromium
 
 STATIC = ROOT / "client" / "static"
 SCREENSHOTS = ROOT / "tests" / "screenshots"
@@ -25,7 +24,7 @@ QUESTIONS = ("What is virtue?", "How can I become wise?")
 @contextmanager
 def chromium():
     with sync_playwright() as playwright:
-        path = shutil.which("chromium") or shutil.which("chromium-browser")
+        path = find_chromium()
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()

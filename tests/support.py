@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,6 +42,12 @@ LIMITS = ConnectionLimits(
     connections=4,
     parser=ParserLimits(),
 )
+
+
+def find_chromium():
+    """The path to a Chromium or a Chrome, or None."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def wait_until(condition, what="the condition"):

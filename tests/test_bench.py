@@ -8,7 +8,7 @@ import pytest
 from bench.client import _text
 from tests.support import ROOT
 
-SCRIPTS = ["builds", "cancel", "compare", "load", "parser", "plot", "queue", "random_model", "soak", "static", "threads", "tokens"]  # fmt: skip
+SCRIPTS = ["builds", "cancel", "compare", "footprint", "load", "parser", "plot", "queue", "random_model", "soak", "start", "static", "threads", "tokens"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -22,7 +22,15 @@ def test_script_tells_its_options(name):
 def test_every_script_is_listed():
     listed = (ROOT / "bench" / "README.md").read_text()
     modules = {path.stem for path in (ROOT / "bench").glob("*.py")} - {"__init__"}
-    assert {name for name in modules if f"`{name}" not in listed} == {"card", "client", "report"}
+    helpers = {"__main__", "card", "client", "report", "subject"}
+    assert {name for name in modules if f"`{name}" not in listed} == helpers
+
+
+def test_short_measurements_are_chosen_by_name():
+    command = [sys.executable, "-m", "bench", "threads", "nonsense"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.endswith("there is no short measurement nonsense\n")
 
 
 def test_text_is_taken_out_of_its_chunks():

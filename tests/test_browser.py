@@ -1,6 +1,5 @@
 """The page in real headless Chromium, against the real server."""
 
-import shutil
 import threading
 from urllib.parse import urlsplit
 
@@ -11,7 +10,7 @@ from playwright.sync_api import expect, sync_playwright
 from server.model.engine import Finish
 from tests.conftest import require
 from tests.inprocess import InProcessServer
-from tests.support import PATIENCE_S, ROOT, FakeEngine, prompt_request, wait_until
+from tests.support import PATIENCE_S, ROOT, FakeEngine, find_chromium, prompt_request, wait_until
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_S * 1000)
@@ -31,7 +30,7 @@ SPEECH = """
 
 @pytest.fixture(scope="module")
 def chromium():
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    path = find_chromium()
     require(path, "Chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

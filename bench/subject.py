@@ -1,0 +1,28 @@
+"""What is measured: the model that the SOCRATES_ variables choose, as they do for the server.
+
+So that the image's own model is measured in the image, and the default one elsewhere.
+"""
+
+import os
+from pathlib import Path
+
+from server.lifecycle import StartError, engine_settings
+from server.model.errors import ModelFileError
+from server.options import Options, parse_options
+
+
+def measured_options() -> Options:
+    """The options from the environment."""
+    return parse_options([], os.environ)
+
+
+def measured_model() -> Path:
+    """The model's file.
+
+    Raises:
+        SystemExit: if there is none that can be used.
+    """
+    try:
+        return engine_settings(measured_options()).model_file
+    except (ModelFileError, StartError) as error:
+        raise SystemExit(f"error: {error}") from error
