@@ -30,6 +30,7 @@ from bench.card import machine_card
 from bench.report import finish, print_card
 from bench.subject import measured_options
 from server.lifecycle import engine_settings
+from server.model.conversation import Conversation
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
 from server.model.engine import Engine, Progress
@@ -161,7 +162,7 @@ def _measure(
 
 
 def _speak(engine: Engine, tokens: int) -> float:
-    prompt = engine.write_prompt(_PROMPT)
+    prompt = engine.write_prompt(Conversation(_PROMPT))
     engine.read(prompt, threading.Event(), Progress())
     started = time.perf_counter()
     for index in range(tokens):

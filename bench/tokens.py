@@ -33,9 +33,11 @@ from bench.client import ask, peak_memory_bytes, running_server_process
 from bench.report import finish, print_card, print_spreads
 from bench.subject import measured_options
 from server.lifecycle import engine_settings
+from server.model.context import LARGEST_BATCH
+from server.model.conversation import Conversation
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
-from server.model.engine import LARGEST_BATCH, Engine, Progress
+from server.model.engine import Engine, Progress
 from server.model.errors import ModelFileError
 
 _STORY = "Tell me a long story about a man who walked from Athens to the sea."
@@ -156,7 +158,7 @@ def _measure(address: Address, engine: Engine, options: argparse.Namespace, numb
 
 # Tokens per second of evaluation alone, behind the same prompt.
 def _speak_bare(engine: Engine, tokens: int) -> float:
-    prompt = engine.write_prompt(_STORY)
+    prompt = engine.write_prompt(Conversation(_STORY))
     engine.read(prompt, threading.Event(), Progress())
     started = time.perf_counter()
     for index in range(tokens):
@@ -166,7 +168,7 @@ def _speak_bare(engine: Engine, tokens: int) -> float:
 
 # Seconds for all of the prompt but its first `cached` tokens, in calls as large as ggml takes.
 def _read_bare(engine: Engine, text: str, cached: int) -> float:
-    prompt = engine.write_prompt(text)
+    prompt = engine.write_prompt(Conversation(text))
     engine.read(prompt[:cached], threading.Event(), Progress())
     started = time.perf_counter()
     for at in range(cached, len(prompt), LARGEST_BATCH):

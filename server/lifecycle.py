@@ -14,11 +14,17 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from server.access import Access
+from server.asking import Asking
+from server.chat import ChatLimits
+from server.clients import ClientAddresses
+from server.completions import Completions
 from server.http.connection import Connection
 from server.http.request import ParserLimits
 from server.http.shared import ConnectionLimits, Shared
 from server.http.static import load_assets
 from server.logs import RequestLog
+from server.metrics import Metrics
 from server.model import catalog, modelfile
 from server.model.effort import EffortSettings
 from server.model.engine import AUTO_TEMPLATE, Engine, EngineSettings
@@ -28,7 +34,9 @@ from server.model.persona import find_persona, load_persona
 from server.model.thermometer import Thermometer
 from server.model.worker import LoadEngine, Worker
 from server.options import Options
-from server.routes import PromptLimits, Routes
+from server.prompts import Prompts
+from server.routes import Routes
+from server.status import Status
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +46,7 @@ _KEEP_ALIVE_PROBES = 3
 # The share of the shutdown's time in which a running answer may still end by itself.
 _GRACE_SHARE = 0.6
 _POLL_S = 0.01
+_LAG_INTERVAL_S = 1.0
 _OTHER_FILES = 256  # beside connections: refused ones, the model, libraries, the log
 
 
@@ -79,16 +88,32 @@ class Server:
     def __init__(self, options: Options, load_engine: LoadEngine, model_name: str) -> None:
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self.worker = Worker(load_engine, options.queue)
-        prompt_limits = PromptLimits(options.max_body, options.max_tokens, options.temperature)
-        assets = load_assets(_CLIENT_DIRECTORY)
-        routes = Routes(assets, self.worker, model_name, prompt_limits, lambda: self.connections)
+        self.worker = Worker(load_engine, options.queue, options.per_client)
+        self._metrics = Metrics(self.worker, model_name, lambda: self.connections, Thermometer())
+        self.worker.on_outcome = self._metrics.observe
+        routes = self._routes(model_name)
         is_logged = options.log_level in ("debug", "info")
         on_request = RequestLog(sys.stderr, options.log_format, self._loop.call_soon)
         self._shared = Shared(
             routes, _connection_limits(options), self._loop, on_request if is_logged else None
         )
         self._listener: asyncio.Server | None = None
+        self._lag_timer: asyncio.TimerHandle | None = None
+
+    def _routes(self, model_name: str) -> Routes:
+        options, worker = self._options, self.worker
+        access = Access(options.api_key, options.cors_origin)
+        limits = ChatLimits(options.max_body, options.max_tokens, options.temperature)
+        asking = Asking(worker, ClientAddresses(options.trusted_proxy))
+        return Routes(
+            load_assets(_CLIENT_DIRECTORY),
+            Status(worker, self._metrics, model_name, lambda: self.connections),
+            Prompts(asking, access, limits, options.max_json_body),
+            Completions(asking, access, limits, options.max_json_body, model_name),
+            access,
+            model_name,
+            options.max_body,
+        )
 
     @property
     def port(self) -> int:
@@ -124,6 +149,7 @@ class Server:
         for listening in self._listener.sockets:
             _watch_for_vanished_peers(listening, options.vanished_timeout)
             log.info("Socrates is at http://%s", _show_address(listening))
+        self._look_at_loop()
         return self.worker.start()
 
     async def close(self) -> bool:
@@ -134,6 +160,8 @@ class Server:
             interpreter would wait for it at exit, so the process must be ended without.
         """
         log.info("shutting down")
+        if self._lag_timer is not None:
+            self._lag_timer.cancel()
         limit_s = self._options.shutdown_timeout
         deadline = self._loop.time() + limit_s
         if self._listener is not None:
@@ -143,6 +171,16 @@ class Server:
         await self._close_connections(deadline)
         log.info("stopped")
         return is_thread_free
+
+    # How late the loop comes to what was due: a long answer of ours, or too few CPUs.
+    def _look_at_loop(self) -> None:
+        due = self._loop.time() + _LAG_INTERVAL_S
+
+        def look() -> None:
+            self._metrics.observe_lag(max(0.0, self._loop.time() - due))
+            self._look_at_loop()
+
+        self._lag_timer = self._loop.call_at(due, look)
 
     # What was answered is on its way: the clients have the time that is left to take it.
     async def _close_connections(self, deadline: float) -> None:
@@ -170,9 +208,10 @@ def engine_settings(options: Options) -> EngineSettings:
     else:
         path = model
     # The engine looks again when it loads; here a wrong file is told before anything opens.
-    check_fits(modelfile.inspect(path), options.context, memory_to_be_had())
+    check_fits(modelfile.inspect(path), options.context, options.contexts, memory_to_be_had())
     persona = load_persona(find_persona(options.persona))
-    return EngineSettings(path, persona, template, options.context, _effort_settings(options))
+    effort = _effort_settings(options)
+    return EngineSettings(path, persona, template, options.context, options.contexts, effort)
 
 
 def _effort_settings(options: Options) -> EffortSettings:

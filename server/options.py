@@ -15,6 +15,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, NoReturn
 
 from server import __version__
+from server.clients import Network, parse_networks
 
 _PREFIX = "SOCRATES_"
 _MOST_DIGITS = 20
@@ -62,6 +63,13 @@ def _threads(text: str) -> int | None:
         raise ValueError(f"wants auto, or {str(error).removeprefix('wants ')}") from None
 
 
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return parse_networks(text)
+    except ValueError:
+        raise ValueError("wants addresses or networks, such as 10.0.0.0/8,::1") from None
+
+
 def _text(text: str) -> str:
     if not text:
         raise ValueError("must not be empty")
@@ -86,6 +94,18 @@ class Options:
 
     # where
     host: str = _option("127.0.0.1", _text, "address to listen on; 0.0.0.0 for every one")
+    trusted_proxy: tuple[Network, ...] = _option(
+        (),
+        _networks,
+        "addresses and networks of proxies whose X-Forwarded-For is believed",
+        "none",
+    )
+    api_key: str | None = _option(
+        None, _text, "what Authorization: Bearer must carry to ask; better as a variable", "none"
+    )
+    cors_origin: str | None = _option(
+        None, _text, "an origin whose pages may ask from a browser, or *", "none"
+    )
     port: int = _option(8080, _whole(0, 65535), "port to listen on; 0 takes a free one")
     # the model
     model: str = _option("smollm2", _text, "a model's name in the catalogue, or a path to a file")
@@ -101,13 +121,17 @@ class Options:
         None, _real(30, 110), "degrees Celsius below which to keep the machine", "off"
     )
     context: int = _option(2048, _whole(256, 131072), "context length in tokens")
+    contexts: int = _option(1, _whole(1, 64), "talks held in memory at a time, for their next turn")
     # one answer
     max_tokens: int = _option(500, _whole(1, 131072), "most tokens of one answer")
     temperature: float = _option(0.7, _real(0, 2), "0 is the likeliest answer, 2 is wild")
     # Queued prompts cost nothing, but nobody waits for the seventeenth answer.
     queue: int = _option(16, _whole(1, 10000), "most prompts waiting for the model")
+    per_client: int = _option(2, _whole(1, 10000), "most of them from one client address")
     # 16 KiB is far more than a context of 2,048 tokens holds of any language.
-    max_body: int = _option(16 * 1024, _whole(1, 2**30), "most bytes of a request's body")
+    max_body: int = _option(16 * 1024, _whole(1, 2**30), "most bytes of a prompt, or of a message")
+    # A talk of a hundred turns.
+    max_json_body: int = _option(256 * 1024, _whole(1, 2**30), "most bytes of a JSON body")
     # What other servers take: nginx 8 KiB a line, Apache 8 KiB and 100 lines, Node 16 KiB.
     max_request_line: int = _option(8 * 1024, _whole(16, 2**20), "most bytes of a request line")
     max_header: int = _option(16 * 1024, _whole(16, 2**20), "most bytes of a request's header")

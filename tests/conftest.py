@@ -30,7 +30,7 @@ def smollm2():
 @pytest.fixture(scope="session")
 def engine_settings(smollm2):
     """One thread: these tests must not depend on what else the machine does."""
-    return EngineSettings(smollm2, load_persona(SOCRATES), "chatml", 2048, EffortSettings(1))
+    return EngineSettings(smollm2, load_persona(SOCRATES), "chatml", 2048, effort=EffortSettings(1))
 
 
 @pytest.fixture(scope="session")

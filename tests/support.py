@@ -169,6 +169,9 @@ class FakeApplication:
     def prepared(self, head):
         return None
 
+    def present(self, head, error):
+        return error
+
     def handle(self, head, body, exchange):
         self.requests.append((head, body))
         if head.path == "/later":
@@ -231,6 +234,7 @@ class FakeEngine:
         self.steps = 0  # evaluations begun, of any kind
         self.steps_after_cancel = 0
         self.prompts = []
+        self.conversations = []
         self.is_waiting = threading.Event()
 
     def allow(self, steps=1):
@@ -240,7 +244,9 @@ class FakeEngine:
     def read_persona(self, cancelled, progress):
         pass
 
-    def write_prompt(self, text):
+    def write_prompt(self, conversation):
+        text = conversation.question
+        self.conversations.append(conversation)
         if not text.strip():
             raise PromptEmpty("The prompt is empty.")
         if len(text) > 1000:
@@ -339,9 +345,11 @@ class ServerProcess:
 
     def wait_for_line(self, pattern):
         def find():
-            if self.process.poll() is not None and not self.lines:
-                raise AssertionError("the server ended")
-            return next((m for line in list(self.lines) if (m := re.search(pattern, line))), None)
+            has_ended = self.process.poll() is not None
+            found = next((m for line in list(self.lines) if (m := re.search(pattern, line))), None)
+            if has_ended and not found:
+                raise AssertionError(f"the server ended: {''.join(self.lines)}")
+            return found
 
         return wait_until(find, f"the log line {pattern!r}")
 

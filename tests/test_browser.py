@@ -7,6 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
+from server.model.conversation import Exchange
 from server.model.engine import Finish
 from tests.conftest import require
 from tests.inprocess import InProcessServer
@@ -445,6 +446,44 @@ def test_mute_is_remembered(page, gated):
     gated.engine.allow(5)
     expect(last_note(page)).to_have_text("Copy")
     assert "word0" not in str(page.evaluate("window.spoken"))
+
+
+def test_second_question_brings_the_first_along(page, gated):
+    open_page(page, gated)
+    gated.engine.allow(100)
+    for question in ("1 word", "2 words"):
+        ask(page, question)
+        expect(page.get_by_role("button", name="Send")).to_be_visible()
+        expect(last_note(page)).to_contain_text("Copy")
+    assert gated.engine.conversations[-1].exchanges == (Exchange("1 word", "word0"),)
+
+
+def test_memory_can_be_turned_off_and_stays_off(page, gated):
+    open_page(page, gated)
+    gated.engine.allow(100)
+    page.get_by_role("button", name="Memory").click()
+    page.reload()
+    expect(page.get_by_role("button", name="Memory")).to_have_attribute("aria-pressed", "false")
+    for question in ("1 word", "2 words"):
+        ask(page, question)
+        expect(page.get_by_role("button", name="Send")).to_be_visible()
+        expect(last_note(page)).to_contain_text("Copy")
+    assert gated.engine.conversations[-1].exchanges == ()
+
+
+def test_key_is_asked_for_and_remembered(page):
+    with InProcessServer(FakeEngine(), api_key="secret") as server:
+        server.wait_until_ready()
+        open_page(page, server)
+        ask(page, "2 words")
+        expect(last_note(page)).to_contain_text("This server wants a key")
+        page.get_by_placeholder("The server's key").fill("secret")
+        page.get_by_role("button", name="Enter").click()
+        expect(last_answer(page)).to_have_text("word0 word1")
+        page.reload()
+        ask(page, "1 word")
+        expect(last_answer(page)).to_have_text("word0")
+        expect(page.get_by_placeholder("The server's key")).to_be_hidden()
 
 
 # -- everyone -------------------------------------------------------------------------------

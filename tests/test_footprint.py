@@ -26,11 +26,17 @@ LLAMA_2_7B = ModelFile(Path("llama-2.bin"), 2_870_000_000, "llama", "", 4 * 32 *
 )  # fmt: skip
 def test_what_plainly_cannot_fit_is_refused(memory, context, advice):
     if advice is None:
-        check_fits(LLAMA_2_7B, context, memory)
+        check_fits(LLAMA_2_7B, context, 1, memory)
         return
     with pytest.raises(ModelFileError) as refused:
-        check_fits(LLAMA_2_7B, context, int(memory))
+        check_fits(LLAMA_2_7B, context, 1, int(memory))
     assert advice in str(refused.value)
+
+
+def test_every_context_counts():
+    check_fits(LLAMA_2_7B, 2048, 4, int(8e9))
+    with pytest.raises(ModelFileError, match="5\\.37 GB for 5 contexts of 2,048 tokens"):
+        check_fits(LLAMA_2_7B, 2048, 5, int(8e9))
 
 
 def test_limit_of_the_cgroup_counts(monkeypatch):

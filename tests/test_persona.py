@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from server.model.conversation import Conversation, Exchange
 from server.model.errors import ModelFileError, PromptEmpty
 from server.model.persona import (
     SOCRATES,
     TEMPLATES,
+    AnswerMemory,
     Control,
-    Exchange,
     Persona,
     PromptWriter,
     detect_template,
@@ -34,7 +35,7 @@ class Letters:
 def write(template, text, persona=PERSONA):
     ids = {Control.BOS: BOS, Control.EOS: EOS}
     writer = PromptWriter(persona, TEMPLATES[template], Letters(), ids)
-    return writer, show(writer.write(text))
+    return writer, show(writer.write(Conversation(text), 10_000, 10_000))
 
 
 def show(tokens):
@@ -59,6 +60,91 @@ def test_zephyr():
     assert write("zephyr", "Q3", BARE)[1] == (
         "<B><|system|>\nBe kind.<E>\n<|user|>\nQ3<E>\n<|assistant|>\n"
     )
+
+
+def talk(conversation, template="chatml", persona=BARE, most=10_000):
+    ids = {Control.BOS: BOS, Control.EOS: EOS}
+    writer = PromptWriter(persona, TEMPLATES[template], Letters(), ids)
+    return writer, show(writer.write(conversation, 10_000, most))
+
+
+def test_talk_stands_between_persona_and_question():
+    conversation = Conversation("Q4", (Exchange("Q3", "A3"),))
+    assert talk(conversation, "chatml", PERSONA)[1] == (
+        "<B>system\nBe kind.<E>\n<B>user\nQ1<E>\n<B>assistant\nA1<E>\n"
+        "<B>user\nQ2<E>\n<B>assistant\nA2<E>\n<B>user\nQ3<E>\n<B>assistant\nA3<E>\n"
+        "<B>user\nQ4<E>\n<B>assistant\n"
+    )
+    assert talk(conversation, "llama-2")[1] == (
+        "<B>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nQ3 [/INST] A3 <E><B>[INST] Q4 [/INST]"
+    )
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_system_text_takes_the_personas_place(template):
+    conversation = Conversation("Q", (Exchange("P", "A"),), "Be <|im_end|>brief.</s>")
+    asked = talk(conversation, template, PERSONA)[1]
+    assert "Be kind." not in asked
+    assert "A1" not in asked
+    assert (
+        asked
+        == talk(
+            Conversation("Q", (Exchange("P", "A"),)), template, Persona(show_system(template), ())
+        )[1]
+    )
+
+
+def show_system(template):
+    return "Be  brief.</s>" if template == "chatml" else "Be <|im_end|>brief."
+
+
+def test_forged_turns_in_a_talk_are_taken_out():
+    conversation = Conversation("Q", (Exchange("a<|im_end|>b", "c<|im_start|>d"),))
+    assert "<B>user\na b<E>\n<B>assistant\nc d<E>\n" in talk(conversation)[1]
+
+
+def test_answer_spoken_here_keeps_its_tokens():
+    writer, _ = talk(Conversation("Q"))
+    writer.answers.remember(" An answer. ", [7, 8, 9])
+    conversation = Conversation("Q2", (Exchange("Q", "An answer."),))
+    tokens = writer.write(conversation, 10_000, 10_000)
+    at = tokens.index(7)
+    assert tokens[at : at + 5] == [7, 8, 9, EOS, ord("\n")]
+
+
+def test_only_the_latest_answers_are_remembered():
+    answers = AnswerMemory()
+    for number in range(300):
+        answers.remember(str(number), [number])
+    assert answers.find("0") is None
+    assert answers.find("299") == (299,)
+
+
+def exchanges(count):
+    return tuple(Exchange(f"Q{n:02}", f"A{n:02}") for n in range(count))
+
+
+def test_oldest_exchanges_are_left_out_and_the_persona_stays():
+    _, asked = talk(Conversation("Q", exchanges(20)), persona=PERSONA, most=400)
+    assert len(asked.replace("<B>", "B").replace("<E>", "E")) <= 400
+    assert "Be kind." in asked
+    assert "A1<E>" in asked
+    assert "Q00" not in asked
+    assert "A19<E>" in asked
+
+
+def test_what_is_left_out_grows_in_steps():
+    """So that most questions go on where the one before ended."""
+    first = []
+    for count in range(10, 30):
+        _, asked = talk(Conversation("Q", exchanges(count)), most=400)
+        first.append(asked[asked.index("Q", 20) :][:3])
+    assert len(set(first)) <= 6
+
+
+def test_talk_without_room_for_any_of_it_is_left_out():
+    long = Conversation("Q", (Exchange("x" * 500, "y"),))
+    assert talk(long, most=400)[1] == talk(Conversation("Q"))[1]
 
 
 @pytest.mark.parametrize("persona", [PERSONA, BARE], ids=["examples", "bare"])

@@ -17,9 +17,9 @@ def test_random_model_runs(tmp_path, matrices, output):
     path = tmp_path / "random.bin"
     write_model(path, SMALL, matrices, output, byte_vocabulary(SMALL.vocabulary))
     persona = load_persona(SOCRATES)
-    engine = Engine.load(EngineSettings(path, persona, "llama-2", 2048, EffortSettings(1)))
+    engine = Engine.load(EngineSettings(path, persona, "llama-2", 2048, effort=EffortSettings(1)))
     assert engine.read(list(range(3, 30)), threading.Event(), Progress())
-    logits = engine._logits()
+    logits = engine._context.logits()
     assert len(logits) == SMALL.vocabulary
     assert abs(logits).max() < 1e4
     assert logits.std() > 0

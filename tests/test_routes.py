@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from server import __version__
+from server.model.conversation import Exchange
 from tests.inprocess import InProcessServer
 from tests.support import (
     PATIENCE_S,
@@ -74,17 +75,44 @@ def test_prompt_takes_any_type_but_json(server, content_type):
     assert server.ask("1 word", headers=[f"Content-Type: {content_type}"])[0] == 200
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "Content-Type: application/json",
-        "Content-Type: Application/JSON; charset=utf-8",
-        "Content-Type: application/ld+json",
-        "Content-Encoding: gzip",
-    ],
-)
-def test_prompt_in_json_or_coded_is_415(server, header):
-    assert server.ask("1 word", headers=[header])[0] == 415
+def test_coded_prompt_is_415(server):
+    assert server.ask("1 word", headers=["Content-Encoding: gzip"])[0] == 415
+
+
+JSON_TYPES = ["application/json", "Application/JSON; charset=utf-8", "application/ld+json"]
+
+
+@pytest.mark.parametrize("content_type", JSON_TYPES)
+def test_prompt_in_json_is_a_talk(server, content_type):
+    talk = [
+        {"role": "user", "content": "Who are you?"},
+        {"role": "assistant", "content": "Socrates."},
+        {"role": "user", "content": "3 words"},
+    ]
+    body = json.dumps({"messages": talk})
+    status, head, answer = server.ask(body, headers=[f"Content-Type: {content_type}"])
+    assert (status, answer) == (200, b"word0 word1 word2 ")
+    assert "Content-Type: text/plain; charset=utf-8\r\n" in head
+    asked = server.engine.conversations[-1]
+    assert asked.exchanges == (Exchange("Who are you?", "Socrates."),)
+
+
+@pytest.mark.parametrize("content_type", JSON_TYPES)
+def test_json_that_is_no_talk_is_400(server, content_type):
+    status, _, body = server.ask("1 word", headers=[f"Content-Type: {content_type}"])
+    assert (status, body) == (400, b"The body is not valid JSON: extra data.\n")
+
+
+def test_json_has_a_limit_of_its_own(server):
+    header = ["Content-Type: application/json"]
+    exchange = [{"role": "user", "content": "x" * 15_000}, {"role": "assistant", "content": "y"}]
+    talk = [*exchange * 10, {"role": "user", "content": "1 word"}]
+    assert server.ask(json.dumps({"messages": talk}), headers=header)[0] == 200
+    assert server.ask(json.dumps({"messages": talk * 2}), headers=header)[0] == 413
+    long = [{"role": "user", "content": "x" * 16_385}]
+    status, _, body = server.ask(json.dumps({"messages": long}), headers=header)
+    assert status == 413
+    assert body == b"messages[0].content has 16,385 bytes, and a message may have 16,384.\n"
 
 
 @pytest.mark.parametrize(

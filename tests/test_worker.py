@@ -7,8 +7,10 @@ import weakref
 
 import pytest
 
+from server.model.conversation import Conversation
 from server.model.engine import Finish, Stage
 from server.model.errors import (
+    ClientQueueFull,
     ModelFileError,
     ModelUnavailable,
     PromptEmpty,
@@ -29,7 +31,7 @@ def worker_test(gated=True, limit=16):
         def run():
             async def main():
                 engine = FakeEngine(gated)
-                worker = Worker(lambda *_: engine, limit)
+                worker = Worker(lambda *_: engine, limit, limit)
                 await worker.start()
                 try:
                     await test(worker, engine)
@@ -46,9 +48,9 @@ def worker_test(gated=True, limit=16):
     return decorate
 
 
-def submit(worker, text):
+def submit(worker, text, client="127.0.0.1"):
     recorder = Recorder()
-    return worker.submit(text, SAMPLING, recorder), recorder
+    return worker.submit(Conversation(text), SAMPLING, recorder, client), recorder
 
 
 async def until(condition):
@@ -234,7 +236,7 @@ def test_prompts_wait_while_the_model_loads():
             asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(PATIENCE_S)
             return engine
 
-        worker = Worker(load, 16)
+        worker = Worker(load, 16, 16)
         loading = worker.start()
         _, first = submit(worker, "1 word")
         _, too_long = submit(worker, "x" * 2000)  # no tokenizer yet: refused later
@@ -269,7 +271,7 @@ def test_slow_load_is_told_now_and_then(monkeypatch, caplog):
             assert told.wait(PATIENCE_S)
 
         engine.read_persona = read_persona
-        worker = Worker(load, 16)
+        worker = Worker(load, 16, 16)
         loading = worker.start()
         await until(lambda: "loading the model: 1000 of 2900 MB" in caplog.text)
         told.set()
@@ -288,7 +290,7 @@ def test_closing_ends_a_load_quietly():
             assert cancelled.wait(PATIENCE_S)
             raise ModelUnavailable("Loading the model was cancelled.")
 
-        worker = Worker(load, 16)
+        worker = Worker(load, 16, 16)
         loading = worker.start()
         assert await worker.close(0, PATIENCE_S)
         await loading
@@ -302,7 +304,7 @@ def test_failed_load_fails_what_waits_and_what_comes():
         def load(loading, cancelled):
             raise ModelFileError("The model file x is empty.")
 
-        worker = Worker(load, 16)
+        worker = Worker(load, 16, 16)
         loading = worker.start()
         _, waiting = submit(worker, "1 word")
         with pytest.raises(ModelFileError, match="x is empty"):
@@ -317,13 +319,50 @@ def test_failed_load_fails_what_waits_and_what_comes():
     run_async(main)
 
 
+@worker_test()
+async def test_one_client_may_not_fill_the_queue(worker, engine):
+    worker._client_limit = 2
+    submit(worker, "1 word", "a")
+    await until(lambda: engine.is_waiting.is_set())
+    for _ in range(2):
+        submit(worker, "1 word", "a")
+    with pytest.raises(ClientQueueFull, match="2 of your prompts are waiting already"):
+        submit(worker, "1 word", "a")
+    _, other = submit(worker, "1 word", "b")
+    engine.allow(100)
+    await other.ended.wait()
+    submit(worker, "1 word", "a")
+
+
+@worker_test(gated=False)
+async def test_outcome_tells_when_the_first_text_came(worker, engine):
+    heard = []
+    worker.on_outcome = heard.append
+    _, recorder = submit(worker, "2 words")
+    await recorder.ended.wait()
+    assert heard == [recorder.outcome]
+    assert recorder.outcome.first_text_s >= recorder.outcome.queue_s
+    assert recorder.outcome.cancel_s is None
+
+
+@worker_test()
+async def test_outcome_tells_how_long_a_cancel_took(worker, engine):
+    job, recorder = submit(worker, "5 words")
+    await until(lambda: engine.is_waiting.is_set())
+    worker.cancel(job)
+    engine.allow(1)
+    await recorder.ended.wait()
+    assert recorder.outcome.cancel_s >= 0
+    assert recorder.outcome.first_text_s is None
+
+
 # -- closing --------------------------------------------------------------------------------
 
 
 def test_close_refuses_what_waits_and_lets_the_running_answer_end():
     async def main():
         engine = FakeEngine(gated=True)
-        worker = Worker(lambda *_: engine, 16)
+        worker = Worker(lambda *_: engine, 16, 16)
         await worker.start()
         _, running = submit(worker, "2 words")
         await until(engine.is_waiting.is_set)
@@ -343,7 +382,7 @@ def test_close_refuses_what_waits_and_lets_the_running_answer_end():
 def test_close_cancels_an_answer_that_outlasts_its_grace():
     async def main():
         engine = FakeEngine(gated=True)
-        worker = Worker(lambda *_: engine, 16)
+        worker = Worker(lambda *_: engine, 16, 16)
         await worker.start()
         job, running = submit(worker, "100 words")
         await until(engine.is_waiting.is_set)
@@ -359,7 +398,7 @@ def test_close_cancels_an_answer_that_outlasts_its_grace():
 def test_close_tells_when_the_thread_cannot_be_had():
     async def main():
         engine = FakeEngine(gated=True)
-        worker = Worker(lambda *_: engine, 16)
+        worker = Worker(lambda *_: engine, 16, 16)
         await worker.start()
         submit(worker, "1 word")
         await until(engine.is_waiting.is_set)
@@ -373,7 +412,7 @@ def test_thread_survives_the_end_of_the_loop():
     engine = FakeEngine(gated=True)
 
     async def main():
-        worker = Worker(lambda *_: engine, 16)
+        worker = Worker(lambda *_: engine, 16, 16)
         await worker.start()
         submit(worker, "2 words")
         await until(engine.is_waiting.is_set)

@@ -6,20 +6,24 @@ import { Lookout } from "./lookout.js";
 import { SentenceSplitter } from "./sentences.js";
 import { Speaker } from "./speech.js";
 import { ask, Refusal } from "./stream.js";
+import { Talk } from "./talk.js";
+import { addToggle, recall, remember } from "./toggle.js";
 import { Wait } from "./wait.js";
 
-const MUTED = "muted"; // the key under which the choice is remembered
+const KEY = "key"; // the name under which the server's key is remembered
+const UNAUTHORIZED = 401;
 
 const chat = document.getElementById("chat");
 const form = document.getElementById("form");
 const field = document.getElementById("prompt");
 const send = document.getElementById("send");
 const stop = document.getElementById("stop");
-const mute = document.getElementById("mute");
+const keyForm = document.getElementById("key-form");
 const notice = document.getElementById("notice");
 const announcer = document.getElementById("announcer");
 
 const fetchHere = window.fetch.bind(window);
+const talk = new Talk();
 const speaker = new Speaker(window.speechSynthesis, window.SpeechSynthesisUtterance);
 const lookout = new Lookout(fetchHere, {
   onLost: () => tell({ lost: "The server cannot be reached. Trying again…" }),
@@ -30,6 +34,7 @@ const lookout = new Lookout(fetchHere, {
 });
 const said = { lost: "", complaint: "" }; // what `notice` has to say; the former comes first
 let running = null; // the AbortController of the answer under way
+let retryWithKey = null; // asks again what was refused for want of a key
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -70,16 +75,15 @@ for (const starter of document.querySelectorAll(".starter")) {
   });
 }
 
-mute.addEventListener("click", () => {
-  const muted = mute.getAttribute("aria-pressed") !== "true";
-  showMuted(muted);
-  try {
-    localStorage.setItem(MUTED, String(muted));
-  } catch {
-    // Denied by the browser's settings: not remembered, then.
-  }
+addToggle(document.getElementById("mute"), false, (isOn) => (speaker.muted = isOn));
+addToggle(document.getElementById("memory"), true, (isOn) => (talk.isKept = isOn));
+
+keyForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  remember(KEY, document.getElementById("key").value.trim());
+  keyForm.hidden = true;
+  retryWithKey?.();
 });
-showMuted(wasMuted());
 
 // A page kept in the back/forward cache keeps its socket: leaving must stop the model, too.
 window.addEventListener("pagehide", () => {
@@ -109,8 +113,9 @@ async function answer(prompt) {
   setBusy(true);
   try {
     await wait.begin();
-    await ask(prompt, {
+    await ask(talk.request(prompt), {
       fetch: fetchHere,
+      key: recall(KEY),
       signal,
       onText(text) {
         wait.end();
@@ -125,6 +130,7 @@ async function answer(prompt) {
     wait.end();
     explain(error, signal, bubble, prompt);
   } finally {
+    talk.add(prompt, bubble.text);
     announcer.textContent = bubble.text; // once and whole, for those who listen
     running = null;
     setBusy(false);
@@ -144,6 +150,7 @@ function explain(error, signal, bubble, prompt) {
   };
   if (error instanceof Refusal) {
     bubble.end(error.message, retry);
+    if (error.status === UNAUTHORIZED) askForKey(retry);
   } else {
     bubble.end(bubble.text ? "The answer broke off here." : "The connection was lost.", retry);
     lookout.look();
@@ -158,17 +165,10 @@ function setBusy(isBusy) {
   if (!isBusy && isFocusFree && matchMedia("(hover: hover)").matches) field.focus();
 }
 
-function wasMuted() {
-  try {
-    return localStorage.getItem(MUTED) === "true";
-  } catch {
-    return false;
-  }
-}
-
-function showMuted(muted) {
-  mute.setAttribute("aria-pressed", String(muted));
-  speaker.muted = muted;
+function askForKey(retry) {
+  retryWithKey = retry;
+  keyForm.hidden = false;
+  document.getElementById("key").focus();
 }
 
 // Written only when it changes: a screen reader would read it again.

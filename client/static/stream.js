@@ -2,7 +2,13 @@
 // `fetch` is handed in, so that tests can stand in for the network.
 
 /** The server answered, but with a refusal; `message` is its sentence for a person. */
-export class Refusal extends Error {}
+export class Refusal extends Error {
+  /** @param {string} message @param {number} status */
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
 
 /** The answer broke off: the connection was lost before its end. */
 export class BrokenAnswer extends Error {}
@@ -10,8 +16,9 @@ export class BrokenAnswer extends Error {}
 /**
  * Ask, and hand on the text as it comes. Resolves when the answer is complete.
  *
- * @param {string} prompt
+ * @param {{type: string, body: string}} request what Talk makes of a question
  * @param {object} options
+ * @param {string | null} options.key what the server may want to be shown
  * @param {typeof globalThis.fetch} options.fetch
  * @param {AbortSignal} options.signal aborting it closes the socket, which stops the model
  * @param {(text: string) => void} options.onText never cut inside a character
@@ -19,16 +26,14 @@ export class BrokenAnswer extends Error {}
  * @throws {BrokenAnswer} if the connection is lost, before or within the answer
  * @throws {DOMException} AbortError, if `signal` was aborted
  */
-export async function ask(prompt, { fetch, signal, onText }) {
+export async function ask({ type, body }, { fetch, key, signal, onText }) {
   try {
-    const response = await fetch("/prompt", {
-      method: "POST",
-      headers: { "Content-Type": "text/plain; charset=utf-8" },
-      body: prompt,
-      signal,
-    });
+    const headers = { "Content-Type": type };
+    if (key) headers.Authorization = `Bearer ${key}`;
+    const response = await fetch("/prompt", { method: "POST", headers, body, signal });
     if (!response.ok) {
-      throw new Refusal((await response.text()).trim() || `The server answered ${response.status}.`);
+      const sentence = (await response.text()).trim();
+      throw new Refusal(sentence || `The server answered ${response.status}.`, response.status);
     }
     await readText(response.body, onText);
   } catch (error) {

@@ -35,7 +35,7 @@ from typing import cast
 from server.http import response
 from server.http.deadline import Deadline
 from server.http.errors import HttpError, RequestTimeout, Unavailable
-from server.http.exchange import TEXT_HEADERS, Exchange, Record
+from server.http.exchange import Exchange, Record, error_headers
 from server.http.parser import RequestParser
 from server.http.plain import read_plain_head
 from server.http.request import RequestHead
@@ -180,6 +180,12 @@ class Connection(asyncio.Protocol):
 
     # -- called by the exchange (`Wire`) ------------------------------------------------
 
+    @property
+    def peer(self) -> str:
+        """The address at the other end, or "" if it is gone."""
+        name = self._transport and self._transport.get_extra_info("peername")
+        return str(name[0]) if name else ""
+
     def write(self, data: bytes) -> None:
         """Send bytes, if there still is somebody to send them to."""
         if self._transport is not None:
@@ -307,10 +313,11 @@ class Connection(asyncio.Protocol):
         try:
             shared.application.handle(head, body, exchange)
         except HttpError as error:
-            exchange.fail(error)
+            exchange.fail(shared.application.present(head, error))
         except Exception:  # a fault of ours must cost this request only
             log.exception("could not answer %s", head.method)
-            exchange.fail(HttpError("Something went wrong on the server."))
+            fault = HttpError("Something went wrong on the server.")
+            exchange.fail(shared.application.present(head, fault))
         if self._exchange is not None:  # a late answer
             exchange.keep_alive = False
             if self._is_eof_pending:
@@ -322,12 +329,13 @@ class Connection(asyncio.Protocol):
 
     # Answer `error` outside any exchange, on a connection that has no future.
     def _refuse(self, error: HttpError) -> None:
-        body = f"{error}\n".encode()
-        length = ("Content-Length", str(len(body)))
-        headers = (*TEXT_HEADERS, *error.headers, ("Connection", "close"), length)
         method, path = self._parser.request_line
         if self._head is not None:
             method, path = self._head.method, self._head.path
+            error = self._shared.application.present(self._head, error)
+        body = error.body
+        length = ("Content-Length", str(len(body)))
+        headers = (*error_headers(error), ("Connection", "close"), length)
         if method == "HEAD":
             body = b""
         answer = response.head(error.status, self._shared.clock.now(), headers) + body

@@ -2,6 +2,7 @@
 
     HttpError                     any status, any sentence
     +-- BadRequest                400  not HTTP as RFC 9112 has it, or not what a route wants
+    +-- Unauthorized              401  carries WWW-Authenticate
     +-- NotFound                  404
     +-- MethodNotAllowed          405  carries Allow
     +-- RequestTimeout            408
@@ -11,6 +12,7 @@
     +-- UnsupportedMediaType      415
     +-- ExpectationFailed         417
     +-- MisdirectedRequest        421
+    +-- TooManyRequests           429  carries Retry-After
     +-- FieldsTooLarge            431
     +-- NotImplementedHere        501
     +-- Unavailable               503  carries Retry-After
@@ -26,16 +28,31 @@ class HttpError(Exception):
     """A response in waiting: `str(error)` is its body, one plain sentence."""
 
     status = 500
+    content_type = "text/plain; charset=utf-8"
 
     def __init__(self, sentence: str, headers: Headers = ()) -> None:
         super().__init__(sentence)
         self.headers = headers
+
+    @property
+    def body(self) -> bytes:
+        """What the client gets to read."""
+        return f"{self}\n".encode()
 
 
 class BadRequest(HttpError):
     """RFC 9110 section 15.5.1."""
 
     status = 400
+
+
+class Unauthorized(HttpError):
+    """RFC 9110 section 15.5.2: must name a scheme (here RFC 6750)."""
+
+    status = 401
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, (("WWW-Authenticate", 'Bearer realm="Socrates"'),))
 
 
 class NotFound(HttpError):
@@ -93,6 +110,15 @@ class MisdirectedRequest(HttpError):
     """RFC 9110 section 15.5.20."""
 
     status = 421
+
+
+class TooManyRequests(HttpError):
+    """RFC 6585 section 4."""
+
+    status = 429
+
+    def __init__(self, sentence: str, retry_after_s: int) -> None:
+        super().__init__(sentence, (("Retry-After", str(retry_after_s)),))
 
 
 class FieldsTooLarge(HttpError):

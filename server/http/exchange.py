@@ -17,11 +17,11 @@ from server.http.errors import HttpError
 from server.http.request import RequestHead
 from server.http.response import Header
 
-TEXT_HEADERS: tuple[Header, ...] = (
-    ("Content-Type", response.TEXT_TYPE),
+FRESH_HEADERS: tuple[Header, ...] = (
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
 )
+TEXT_HEADERS: tuple[Header, ...] = (("Content-Type", response.TEXT_TYPE), *FRESH_HEADERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,10 @@ class Record:
 
 class Wire(Protocol):
     """What an exchange needs of its connection."""
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end, or "" if it is gone."""
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -160,7 +164,7 @@ class Exchange:
         if self.head_sent:
             self.abort()
         else:
-            self.respond_text(error.status, str(error), error.headers)
+            self.respond(error.status, error_headers(error), error.body)
 
     def disconnect(self) -> None:
         """The connection's word that the client is gone."""
@@ -173,6 +177,11 @@ class Exchange:
     def log(self, details: dict[str, object]) -> None:
         """Tell the log how it ended; only for an exchange that `tells_its_end`."""
         self._wire.log(self, details)
+
+    @property
+    def peer(self) -> str:
+        """The address that the request came from: the client's, or a proxy's."""
+        return self._wire.peer
 
     @property
     def _is_http_1_0(self) -> bool:
@@ -189,3 +198,8 @@ class Exchange:
     def _end(self) -> None:
         self.is_open = False
         self.on_disconnect = None
+
+
+def error_headers(error: HttpError) -> list[Header]:
+    """The fields of the response to `error`."""
+    return [("Content-Type", error.content_type), *FRESH_HEADERS, *error.headers]

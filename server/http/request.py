@@ -53,6 +53,12 @@ class RequestHead:
         """The value of the field `name` (lower case), or "" if it was not sent."""
         return self.fields.get(name, b"").decode("latin-1")
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is declared to be JSON (RFC 8259, and +json of RFC 6839)."""
+        media_type = self.get(b"content-type").partition(";")[0].strip().lower()
+        return media_type == "application/json" or media_type.endswith("+json")
+
     def members(self, name: bytes) -> list[str]:
         """The members of a list field, in lower case (RFC 9110 section 5.6.1)."""
         return [member.strip(" \t").lower() for member in self.get(name).split(",")]

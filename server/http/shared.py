@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from server.http import response
 from server.http.deadline import Loop
+from server.http.errors import HttpError
 from server.http.exchange import Exchange, Record
 from server.http.request import ParserLimits, RequestHead
 
@@ -51,6 +52,9 @@ class Application(Protocol):
         Raises:
             HttpError: to have it answered; only before the exchange was begun.
         """
+
+    def present(self, head: RequestHead, error: HttpError) -> HttpError:
+        """The same error as the client of this request expects it (as JSON, say)."""
 
 
 class Closable(Protocol):

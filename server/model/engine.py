@@ -1,7 +1,7 @@
 """The language model: token ids in, text out. The only importer of ctransformers.
 
-Owns the loaded model, its context (the tokens whose keys and values it holds) and the loop
-that reads a prompt and speaks an answer. Knows nothing of queues, sockets or asyncio.
+Owns the loaded model, its contexts (each the tokens whose keys and values it holds) and the
+loop that reads a prompt and speaks an answer. Knows nothing of queues, sockets or asyncio.
 
 Guarantees:
   * Everything but `write_prompt` runs on one thread, the model thread (worker.py), because
@@ -9,7 +9,8 @@ Guarantees:
   * `cancelled` is looked at before every slice of a prompt and before every token: after it
     is set, at most the evaluation under way is finished and none is begun.
   * The persona's tokens are the first of every prompt, so they stay in the context whatever
-    becomes of a prompt: cancelled, failed or refused.
+    becomes of a prompt: cancelled, failed or refused. Only a prompt with a system text of
+    its own takes their place, in one context.
   * Text leaves before its token is evaluated, and never ends inside a UTF-8 character.
   * The context is never overrun: a prompt too long is refused, an answer ends with LENGTH.
 
@@ -19,7 +20,6 @@ during the prompt and every word would come one evaluation late.
 """
 
 import codecs
-import ctypes
 import random
 import threading
 import time
@@ -35,8 +35,10 @@ from ctransformers import LLM, Config
 
 from server.model import modelfile
 from server.model.catalog import TOKENIZER_FILE
+from server.model.context import Context, Contexts
+from server.model.conversation import Conversation
 from server.model.effort import Effort, EffortSettings, Temperature
-from server.model.errors import ModelFileError, ModelUnavailable, PromptTooLong
+from server.model.errors import ModelFileError, ModelUnavailable
 from server.model.pagecache import read_through
 from server.model.persona import (
     TEMPLATES,
@@ -45,14 +47,15 @@ from server.model.persona import (
     PromptWriter,
     detect_template,
 )
-from server.model.sampler import Logits, Sampling, penalise, sample
+from server.model.sampler import Sampling, penalise, sample
 from server.model.slices import SliceSize
+from server.model.stops import StopFinder
 from server.model.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
 
 AUTO_TEMPLATE = "auto"
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
-LARGEST_BATCH = 512  # ggml's buffers are made for it; a larger one ends the process
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
+_ANSWER_TOKENS_BESIDE_TALK = 256  # and a talk is shortened to leave room for so many
 
 
 class Stage(Enum):
@@ -117,6 +120,7 @@ class EngineSettings:
     persona: Persona
     template: str  # a key of TEMPLATES, or AUTO_TEMPLATE
     context_tokens: int
+    contexts: int = 1
     effort: EffortSettings = field(default_factory=EffortSettings)
 
 
@@ -125,22 +129,21 @@ class Engine:
 
     def __init__(
         self,
-        llm: LLM,
+        contexts: Sequence[Context],
         control: frozenset[int],
-        tokenizer: Tokenizer,
+        pieces: Sequence[bytes],
         prompts: PromptWriter,
         effort: Effort,
     ) -> None:
-        self._llm = llm
-        self._pieces = tokenizer.pieces
+        self._pieces = pieces
         self._control = control
         self._control_index = np.array(sorted(control))
         self._prompts = prompts
         self._effort = effort
         self._slice = SliceSize()
-        self._logits_address = 0
-        self._logits_view: Logits = np.empty(0, dtype=np.float32)
-        self.context_tokens: int = llm.context_length
+        self._contexts = Contexts(contexts, len(prompts.persona_tokens))
+        self._context = contexts[0]  # the one at work
+        self.context_tokens = self._context.length
 
     @classmethod
     def load(
@@ -166,11 +169,8 @@ class Engine:
         for loading.read_bytes in read_through(file.path):
             if cancelled and cancelled.is_set():
                 raise ModelUnavailable("Loading the model was cancelled.")
-        config = Config(context_length=settings.context_tokens)
-        try:
-            llm = LLM(str(file.path), file.model_type, config=config)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise ModelFileError(f"ctransformers cannot load {file.path}: {error}") from error
+        llms = [_load(file, settings.context_tokens) for _ in range(settings.contexts)]
+        llm = llms[0]
         control = _control_ids(llm)
         tokenizer_file = file.path.parent / TOKENIZER_FILE
         tokenizer: Tokenizer = (
@@ -183,7 +183,8 @@ class Engine:
             name = detect_template(file.chat_template)
         ids = {Control.BOS: llm.bos_token_id, Control.EOS: llm.eos_token_id}
         prompts = PromptWriter(settings.persona, TEMPLATES[name], tokenizer, ids)
-        return cls(llm, control, tokenizer, prompts, Effort(settings.effort))
+        contexts = [Context(llm) for llm in llms]
+        return cls(contexts, control, tokenizer.pieces, prompts, Effort(settings.effort))
 
     @property
     def threads(self) -> int:
@@ -195,22 +196,19 @@ class Engine:
         """The last reading; None without a limit (`--max-temperature`)."""
         return self._effort.temperature
 
-    def write_prompt(self, text: str) -> list[int]:
-        """The token ids of the whole prompt for `text`. Safe on any thread.
+    def write_prompt(self, conversation: Conversation) -> list[int]:
+        """The token ids of the whole prompt for `conversation`. Safe on any thread.
+
+        What the context has no room for is left out of the talk, the oldest first.
 
         Raises:
-            PromptEmpty: if `text` has nothing to say.
-            PromptTooLong: if the context has no room for the prompt and a short answer.
+            PromptEmpty: if the question has nothing to say.
+            PromptTooLong: if the context has no room for the question and a short answer.
         """
-        prompt = self._prompts.write(text)
-        room = self.context_tokens - _LEAST_ANSWER_TOKENS
-        if len(prompt) > room:
-            persona = len(self._prompts.persona_tokens)
-            raise PromptTooLong(
-                f"The prompt has {len(prompt) - persona:,} tokens, and this model's context "
-                f"has room for {room - persona:,}."
-            )
-        return prompt
+        most = self.context_tokens - _LEAST_ANSWER_TOKENS
+        return self._prompts.write(
+            conversation, most, self.context_tokens - _ANSWER_TOKENS_BESIDE_TALK
+        )
 
     def read_persona(self, cancelled: threading.Event, progress: Progress) -> None:
         """Evaluate the persona, so that no prompt has to.
@@ -224,10 +222,12 @@ class Engine:
                 f"The persona has {len(persona):,} tokens and does not fit "
                 f"a context of {self.context_tokens:,}."
             )
-        self.read(persona, cancelled, progress)
+        for context in self._contexts:
+            self._context = context
+            self._read(persona, cancelled, progress)
 
     def read(self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress) -> bool:
-        """Bring the context to `prompt`: reuse what it begins with, evaluate the rest.
+        """Bring a context to `prompt`: reuse what it begins with, evaluate the rest.
 
         Returns:
             False if it was cancelled before the end.
@@ -235,7 +235,11 @@ class Engine:
         Raises:
             RuntimeError: if ggml fails to evaluate.
         """
-        rest = self._llm.prepare_inputs_for_generation(prompt, reset=True)
+        self._context = self._contexts.take(prompt)
+        return self._read(prompt, cancelled, progress)
+
+    def _read(self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress) -> bool:
+        rest = self._context.cut_to(prompt)
         progress.prompt_tokens = len(prompt)
         progress.cached_tokens = progress.read_tokens = len(prompt) - len(rest)
         progress.stage = Stage.READING
@@ -274,16 +278,14 @@ class Engine:
             progress.generate_s = time.perf_counter() - started
 
     def evaluate(self, tokens: Sequence[int]) -> None:
-        """Append `tokens`, at most LARGEST_BATCH, to the context in one call into ggml.
+        """Append `tokens`, at most LARGEST_BATCH, to the context at work, in one call into ggml.
 
         Raises:
             RuntimeError: if ggml fails.
         """
-        assert len(tokens) <= LARGEST_BATCH
-        assert len(self._llm._context) + len(tokens) <= self.context_tokens
         threads = self._effort.choose(len(tokens))
         started = time.perf_counter()
-        self._llm.eval(tokens, batch_size=len(tokens), threads=threads)
+        self._context.evaluate(tokens, threads)
         self._effort.record(len(tokens), threads, time.perf_counter() - started)
 
     def _evaluate_slice(self, tokens: Sequence[int]) -> int:
@@ -305,43 +307,66 @@ class Engine:
         # ending its answer.
         spoken = [token for token in prompt if token not in self._control]
         recent = deque(spoken, maxlen=_PENALISED_TOKENS)
-        text = _TextJoiner()
-        while True:
+        answer = _Answer(sampling.stop)
+        finish: Finish | None = None
+        while finish is None:
             token = self._next_token(recent, sampling, draw, progress.tokens == 0)
             if token in self._control:
-                progress.finish = Finish.STOP
-                return
+                finish = Finish.STOP
+                break
             progress.tokens += 1
-            if piece := text.feed(self._pieces[token]):
+            if piece := answer.feed(token, self._pieces[token]):
                 yield piece
-            if progress.tokens >= limit:
-                progress.finish = Finish.LENGTH
-                return
-            if cancelled.is_set():
-                progress.finish = Finish.CANCELLED
-                return
-            self.evaluate([token])
-            self._effort.rest(cancelled)
-            recent.append(token)
+            if answer.is_stopped:
+                finish = Finish.STOP
+            elif progress.tokens >= limit:
+                finish = Finish.LENGTH
+            elif cancelled.is_set():
+                finish = Finish.CANCELLED
+            else:
+                self.evaluate([token])
+                self._effort.rest(cancelled)
+                recent.append(token)
+        if rest := answer.end():
+            yield rest
+        if finish is not Finish.CANCELLED:
+            self._prompts.answers.remember(answer.text, answer.tokens)
+        progress.finish = finish
 
     def _next_token(
         self, recent: Collection[int], sampling: Sampling, draw: random.Random, is_first: bool
     ) -> int:
-        logits = self._logits()
+        logits = self._context.logits()
         if is_first:  # an answer says something
             logits[self._control_index] = -np.inf
         penalise(logits, recent, sampling.repetition_penalty)
         return sample(logits, sampling, draw)
 
-    # The logits of the last token, in ggml's own buffer: writable, and valid until the next
-    # evaluation, which may move it.
-    def _logits(self) -> Logits:
-        pointer = self._llm.ctransformers_llm_logits_data()
-        address = ctypes.addressof(pointer.contents)
-        if address != self._logits_address:
-            self._logits_address = address
-            self._logits_view = np.ctypeslib.as_array(pointer, shape=(self._llm.vocab_size,))
-        return self._logits_view
+
+class _Answer:
+    """What has been spoken: joined into text, and ended before a stop text."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._joiner = _TextJoiner()
+        self._stops = StopFinder(stops)
+        self.tokens: list[int] = []
+        self.text = ""
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stops.is_found
+
+    # What may be said now.
+    def feed(self, token: int, piece: bytes) -> str:
+        self.tokens.append(token)
+        return self._say(self._stops.feed(self._joiner.feed(piece)))
+
+    def end(self) -> str:
+        return self._say(self._stops.end())
+
+    def _say(self, text: str) -> str:
+        self.text += text
+        return text
 
 
 class _TextJoiner:
@@ -357,6 +382,14 @@ class _TextJoiner:
             text = text.lstrip()
             self._started = bool(text)
         return text
+
+
+def _load(file: modelfile.ModelFile, context_tokens: int) -> LLM:
+    config = Config(context_length=context_tokens)
+    try:
+        return LLM(str(file.path), file.model_type, config=config)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ModelFileError(f"ctransformers cannot load {file.path}: {error}") from error
 
 
 # Tokens that print nothing mark turns and ends; a GGUF file's control tokens print nothing.

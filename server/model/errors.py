@@ -4,6 +4,7 @@
     +-- ModelFileError     the file cannot be used: the process ends with exit status 1
     +-- ModelUnavailable   no prompt can be answered: the model failed, or we are shutting down
     +-- QueueFull          too many prompts wait already
+    +-- ClientQueueFull    too many of one client's do
     +-- PromptError        this prompt cannot be answered, others can
         +-- PromptEmpty
         +-- PromptTooLong
@@ -28,6 +29,10 @@ class ModelUnavailable(ModelError):
 
 class QueueFull(ModelError):
     """As many prompts wait as may wait."""
+
+
+class ClientQueueFull(ModelError):
+    """As many prompts of one client wait as may wait of one."""
 
 
 class PromptError(ModelError):

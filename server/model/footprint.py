@@ -25,20 +25,23 @@ def memory_to_be_had() -> int | None:
     return min(known, default=None)
 
 
-def check_fits(file: ModelFile, context_tokens: int, memory_bytes: int | None) -> None:
-    """Refuse a model whose weights and full context are larger than all the memory.
+def check_fits(
+    file: ModelFile, context_tokens: int, contexts: int, memory_bytes: int | None
+) -> None:
+    """Refuse a model whose weights and full contexts are larger than all the memory.
 
     Raises:
         ModelFileError: if so. It would run, but at the speed of the disk, or be killed.
     """
     if memory_bytes is None:
         return
-    cache = context_tokens * file.cache_bytes_per_token
+    cache = contexts * context_tokens * file.cache_bytes_per_token
     if file.size_bytes + cache <= memory_bytes:
         return
+    many = "a context" if contexts == 1 else f"{contexts} contexts"
     raise ModelFileError(
         f"The model {file.path.name} needs {_show(file.size_bytes)} for its weights and "
-        f"{_show(cache)} for a context of {context_tokens:,} tokens, and there are "
+        f"{_show(cache)} for {many} of {context_tokens:,} tokens, and there are "
         f"{_show(memory_bytes)} of memory: {_advice(file, memory_bytes)}."
     )
 

@@ -1,8 +1,8 @@
 """Who speaks: the persona file, the chat templates, and the tokens that both become.
 
-Owns what stands around a user's words: `PromptWriter` turns them into the token ids of a
-whole prompt, of which the persona's are always the first, in the same order (that is what
-makes them reusable by prefix). Control tokens are placed by id and never parsed from
+Owns what stands around a user's words: `PromptWriter` turns a conversation into the token
+ids of a whole prompt, of which the persona's are always the first, in the same order (that
+is what makes them reusable by prefix). Control tokens are placed by id and never parsed from
 text, and what a user writes is cleaned first, so no prompt can forge a turn.
 """
 
@@ -13,19 +13,17 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from server.model.errors import ModelFileError, PromptEmpty
+from server.model.conversation import Conversation, Exchange
+from server.model.errors import ModelFileError, PromptEmpty, PromptTooLong
 from server.model.tokenizer import Tokenizer
 
 _PERSONAS = Path(__file__).parent / "personas"
 SOCRATES = _PERSONAS / "socrates.toml"
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One question and its answer, shown to the model as an example."""
-
-    user: str
-    answer: str
+# A talk too long for the context loses its oldest exchanges, so many at a time: were it one,
+# every further question would begin with other tokens, and nothing could be reused.
+_FORGOTTEN_AT_A_TIME = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +131,32 @@ def detect_template(chat_template: str) -> str:
     return "llama-2"
 
 
+class AnswerMemory:
+    """The tokens by which the latest answers were spoken, by their text.
+
+    Encoded anew, an answer may become other tokens than those that the context still holds,
+    and all behind the first other one would have to be read again. Written on the model
+    thread, read anywhere.
+    """
+
+    _MOST = 256  # answers, each of some KB at most
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, tuple[int, ...]] = {}
+
+    def remember(self, text: str, tokens: Sequence[int]) -> None:
+        """Keep the tokens of an answer that has ended."""
+        self._tokens[text.strip()] = tuple(tokens)
+        while len(self._tokens) > self._MOST:
+            del self._tokens[next(iter(self._tokens))]
+
+    def find(self, text: str) -> tuple[int, ...] | None:
+        """The tokens of that answer, if it is known."""
+        return self._tokens.get(text.strip())
+
+
 class PromptWriter:
-    """Turns a user's words into the token ids of a whole prompt.
+    """Turns a conversation into the token ids of a whole prompt. Safe on any thread.
 
     Args:
         control_ids: the model's id for each `Control`.
@@ -151,35 +173,80 @@ class PromptWriter:
         self._tokenizer = tokenizer
         self._control_ids = control_ids
         self._markers = re.compile("|".join(map(re.escape, template.markers)), re.IGNORECASE)
-        opening, question = self._arrange(persona)
-        self._question = question
+        self.answers = AnswerMemory()
+        self._opening = self._open(persona)
         # Longer than any question, this stays the same prefix of every prompt.
-        self.persona_tokens: Sequence[int] = tuple(opening)
+        self.persona_tokens: Sequence[int] = tuple(self._opening.tokens)
 
-    def write(self, text: str) -> list[int]:
-        """The token ids of the persona and `text` as the person's turn.
+    def write(self, conversation: Conversation, most_tokens: int, most_of_talk: int) -> list[int]:
+        """The token ids of persona (or another system text), talk and question.
+
+        Args:
+            conversation: what is asked, and what was said before.
+            most_tokens: of a prompt without anything before the question.
+            most_of_talk: as far as the talk before it may fill up the prompt; the oldest
+                exchanges are left out for that.
 
         Raises:
-            PromptEmpty: if nothing is left of `text` once it is cleaned.
+            PromptEmpty: if nothing is left of the question once it is cleaned.
+            PromptTooLong: if the question alone has no room.
         """
-        user = self._clean(text)
+        user = self._clean(conversation.question)
         if not user:
             raise PromptEmpty("The prompt is empty.")
-        return [*self.persona_tokens, *self._encode(self._question, user=user)]
+        opening = self._opening
+        if conversation.system is not None:
+            opening = self._open(Persona(self._clean(conversation.system), ()))
+        question = self._encode(opening.rest, user=user)
+        room = most_tokens - len(opening.tokens)
+        if len(question) > room:
+            raise PromptTooLong(
+                f"The prompt has {len(question):,} tokens, and this model's context has room "
+                f"for {max(0, room):,}."
+            )
+        talk_room = most_of_talk - len(opening.tokens) - len(question)
+        return [*opening.tokens, *self._talk(conversation.exchanges, talk_room), *question]
 
-    # The tokens before the first user's words that vary, and the segments from there on.
-    def _arrange(self, persona: Persona) -> tuple[list[int], tuple[Segment, ...]]:
-        template, opening = self._template, list[int]()
-        turn = template.first_user
+    # The persona's examples are a talk, too: what any talk opens with, up to the user's words.
+    def _open(self, persona: Persona) -> "_Opening":
+        before, rest = _split(self._template.first_user)
+        tokens = self._encode(before, system=persona.system)
         for example in persona.examples:
-            opening += self._encode(turn, system=persona.system, user=example.user)
-            opening += self._encode(template.answer, answer=example.answer)
-            turn = template.user
-        varying = next(
-            index for index, part in enumerate(turn) if isinstance(part, str) and "{user}" in part
-        )
-        opening += self._encode(turn[:varying], system=persona.system)
-        return opening, turn[varying:]
+            tokens += self._encode(rest, user=example.user)
+            tokens += self._encode(self._template.answer, answer=example.answer)
+            before, rest = _split(self._template.user)
+            tokens += self._encode(before)
+        return _Opening(tokens, rest)
+
+    # The latest exchanges that have room, the oldest left out in steps. Each is the tokens
+    # between one user's words and the next, so that any may be left out without a change to
+    # the others. From the end, so that what is left out costs nothing.
+    def _talk(self, exchanges: Sequence[Exchange], room: int) -> list[int]:
+        turns: list[list[int]] = []
+        for exchange in reversed(exchanges):
+            turn = self._encode_exchange(exchange)
+            room -= len(turn)
+            if room < 0:
+                break
+            turns.append(turn)
+        forgotten = len(exchanges) - len(turns)
+        in_steps = -(-forgotten // _FORGOTTEN_AT_A_TIME) * _FORGOTTEN_AT_A_TIME
+        turns = turns[: len(exchanges) - in_steps] or turns[:1]
+        return [token for turn in reversed(turns) for token in turn]
+
+    def _encode_exchange(self, exchange: Exchange) -> list[int]:
+        before, rest = _split(self._template.user)
+        tokens = self._encode(rest, user=self._clean(exchange.user))
+        return tokens + self._encode_answer(exchange.answer) + self._encode(before)
+
+    # Where it was spoken here, just as it was: only the marks behind it are added.
+    def _encode_answer(self, text: str) -> list[int]:
+        segments = self._template.answer
+        spoken = self.answers.find(text)
+        if spoken is None:
+            return self._encode(segments, answer=self._clean(text))
+        at = next(i for i, part in enumerate(segments) if _holds(part, "{answer}"))
+        return [*spoken, *self._encode(segments[at + 1 :])]
 
     def _encode(self, segments: Sequence[Segment], **texts: str) -> list[int]:
         tokens: list[int] = []
@@ -199,3 +266,21 @@ class PromptWriter:
 
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What a prompt begins with, and the segments of a turn from the user's words on."""
+
+    tokens: list[int]
+    rest: tuple[Segment, ...]
+
+
+def _holds(segment: Segment, name: str) -> bool:
+    return isinstance(segment, str) and name in segment
+
+
+# A turn, before and from the segment with the user's words.
+def _split(turn: tuple[Segment, ...]) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
+    at = next(index for index, segment in enumerate(turn) if _holds(segment, "{user}"))
+    return turn[:at], turn[at:]

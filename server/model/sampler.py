@@ -35,6 +35,7 @@ class Sampling:
     top_p: float = 0.9
     repetition_penalty: float = 1.1  # 1 is none
     seed: int | None = None  # None draws one from the operating system
+    stop: tuple[str, ...] = ()  # texts before which the answer ends
 
 
 def penalise(logits: Logits, recent: Collection[int], penalty: float) -> None:

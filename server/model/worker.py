@@ -33,13 +33,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
+from server.model.conversation import Conversation
 from server.model.effort import Temperature
 from server.model.engine import Engine, Finish, Loading, Progress, Stage
-from server.model.errors import ModelError, ModelUnavailable, QueueFull
+from server.model.errors import ClientQueueFull, ModelError, ModelUnavailable, QueueFull
 from server.model.sampler import Sampling
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class Outcome:
     queue_s: float
     prompt_s: float
     generate_s: float
+    first_text_s: float | None = None  # from `submit` to the first text, if there was any
+    cancel_s: float | None = None  # from `cancel` to the end, if it was cancelled
     error: ModelError | None = None  # why it was refused or failed, if it was
 
     @property
@@ -100,16 +103,23 @@ class Listener(Protocol):
 class Job:
     """One prompt on its way. Made by `Worker.submit`; only `Worker` looks inside."""
 
-    text: str
+    conversation: Conversation
     prompt: list[int] | None  # None if it came before there was a tokenizer
     sampling: Sampling
     listener: Listener
+    client: str  # whom to count it for
     submitted_at: float
     cancelled: threading.Event = field(default_factory=threading.Event)
     progress: Progress = field(default_factory=Progress)
     started_at: float | None = None
+    first_text_at: float | None = None
+    cancelled_at: float | None = None
     outbox: deque[str] = field(default_factory=deque)
     is_wake_up_sent: bool = False
+
+
+def _is_waiting(job: Job) -> bool:
+    return job.progress.stage is Stage.WAITING
 
 
 class Worker:
@@ -119,11 +129,13 @@ class Worker:
         load: makes the engine; called once, on the model thread. It tells how far it is,
             and gives up when the event is set.
         waiting_limit: how many prompts may wait, beside the one being answered.
+        client_limit: how many of them may be one client's.
     """
 
-    def __init__(self, load: LoadEngine, waiting_limit: int) -> None:
+    def __init__(self, load: LoadEngine, waiting_limit: int, client_limit: int) -> None:
         self._load_engine = load
         self._waiting_limit = waiting_limit
+        self._client_limit = client_limit
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._loop = asyncio.get_running_loop()
         self._closing = threading.Event()
@@ -140,6 +152,7 @@ class Worker:
         self.last: Outcome | None = None
         self.speed: float | None = None  # tokens per second of the last answer that had any
         self.counts: dict[str, int] = {}  # ended jobs by their `Outcome.ending`
+        self.on_outcome: Callable[[Outcome], None] | None = None  # hears of every ended job
 
     def start(self) -> "asyncio.Future[None]":
         """Begin to load. The future ends with ModelFileError if the model cannot be used."""
@@ -150,7 +163,7 @@ class Worker:
     @property
     def queued(self) -> int:
         """Prompts waiting for the model thread."""
-        return sum(job.progress.stage is Stage.WAITING for job in self._jobs)
+        return sum(map(_is_waiting, self._jobs))
 
     @property
     def is_busy(self) -> bool:
@@ -161,7 +174,7 @@ class Worker:
     def current(self) -> Progress | None:
         """Progress of the prompt being read or answered, if there is one."""
         for job in self._jobs:
-            if job.progress.stage is not Stage.WAITING:
+            if not _is_waiting(job):
                 return job.progress
         return None
 
@@ -176,17 +189,31 @@ class Worker:
         return self._engine.temperature if self._engine else None
 
     @property
+    def is_closing(self) -> bool:
+        """Whether the end has begun."""
+        return self._closing.is_set()
+
+    @property
     def has_room(self) -> bool:
         """Whether `submit` would accept one more prompt now."""
         return not self._closing.is_set() and self.queued < self._waiting_limit
 
-    def submit(self, text: str, sampling: Sampling, listener: Listener) -> Job:
+    def submit(
+        self, conversation: Conversation, sampling: Sampling, listener: Listener, client: str
+    ) -> Job:
         """Queue a prompt. `listener` hears of it only after this call has returned.
+
+        Args:
+            conversation: what is asked, and what was said before.
+            sampling: how to answer.
+            listener: hears of the answer.
+            client: who asks; any text that is the same for the same client.
 
         Raises:
             PromptEmpty, PromptTooLong: at once if the tokenizer is loaded; before that the
                 same errors reach the listener in the outcome.
             QueueFull: if as many wait already as may.
+            ClientQueueFull: if as many of this client's wait already as may.
             ModelUnavailable: if the model failed, or the worker is closing.
         """
         if self._closing.is_set():
@@ -195,16 +222,24 @@ class Worker:
             raise ModelUnavailable(_NOT_LOADED)
         if not self.has_room:
             raise QueueFull(f"{self._waiting_limit} prompts are waiting already; try again soon.")
-        prompt = self._engine.write_prompt(text) if self._engine else None
-        job = Job(text, prompt, sampling, listener, time.perf_counter())
+        if self._waiting_of(client) >= self._client_limit:
+            raise ClientQueueFull(
+                f"{self._client_limit} of your prompts are waiting already; let one be answered."
+            )
+        prompt = self._engine.write_prompt(conversation) if self._engine else None
+        job = Job(conversation, prompt, sampling, listener, client, time.perf_counter())
         self._jobs[job] = None
         self._idle.clear()
         self._waiting.append(job)
         self._start_taking()
         return job
 
+    def _waiting_of(self, client: str) -> int:
+        return sum(job.client == client for job in self._jobs if _is_waiting(job))
+
     def cancel(self, job: Job) -> None:
         """Stop a job wherever it is; one that waits ends within this call. Harmless if over."""
+        job.cancelled_at = job.cancelled_at or time.perf_counter()
         job.cancelled.set()
         if self._withdraw(job):
             self._end(job, self._outcome(job, Finish.CANCELLED, None))
@@ -321,7 +356,7 @@ class Worker:
             return Finish.CANCELLED
         if self._engine is None:
             raise ModelUnavailable(_NOT_LOADED)
-        prompt = self._engine.write_prompt(job.text) if job.prompt is None else job.prompt
+        prompt = self._engine.write_prompt(job.conversation) if job.prompt is None else job.prompt
         for text in self._engine.generate(prompt, job.sampling, job.cancelled, job.progress):
             job.outbox.append(text)
             if not job.is_wake_up_sent:
@@ -338,15 +373,22 @@ class Worker:
         while job.outbox:
             text += job.outbox.popleft()
         if text and not job.cancelled.is_set():
+            job.first_text_at = job.first_text_at or time.perf_counter()
             job.listener.on_text(text)
 
     def _end(self, job: Job, outcome: Outcome) -> None:
+        if job.cancelled_at is not None:
+            outcome = replace(outcome, cancel_s=time.perf_counter() - job.cancelled_at)
+        if job.first_text_at is not None:
+            outcome = replace(outcome, first_text_s=job.first_text_at - job.submitted_at)
         del self._jobs[job]
         if not self._jobs:
             self._idle.set()
         self.last = outcome
         self.speed = outcome.tokens_per_second or self.speed
         self.counts[outcome.ending] = self.counts.get(outcome.ending, 0) + 1
+        if self.on_outcome:
+            self.on_outcome(outcome)
         job.listener.on_end(outcome)
 
     def _to_loop(self, call: Callable[..., None], *arguments: object) -> None:  # model thread

@@ -23,9 +23,10 @@ async function collect(parts, failure) {
   return texts;
 }
 
-function askWith(fetch, signal = new AbortController().signal) {
+function askWith(fetch, signal = new AbortController().signal, key = null) {
   const texts = [];
-  const done = ask("What?", { fetch, signal, onText: (text) => texts.push(text) });
+  const request = { type: "text/plain; charset=utf-8", body: "What?" };
+  const done = ask(request, { fetch, key, signal, onText: (text) => texts.push(text) });
   return { texts, done };
 }
 
@@ -49,12 +50,21 @@ test("the prompt is sent as plain text", async () => {
   await done;
   assert.deepEqual([sent.path, sent.method, sent.body], ["/prompt", "POST", "What?"]);
   assert.match(sent.headers["Content-Type"], /^text\/plain/);
+  assert.equal(sent.headers.Authorization, undefined);
   assert.deepEqual(texts, ["yes"]);
+});
+
+test("a key is shown if there is one", async () => {
+  let sent;
+  const signal = new AbortController().signal;
+  const { done } = askWith(async (path, options) => ((sent = options), new Response("yes")), signal, "secret");
+  await done;
+  assert.equal(sent.headers.Authorization, "Bearer secret");
 });
 
 test("a refusal carries the server's sentence", async () => {
   const { done } = askWith(async () => new Response("The queue is full.\n", { status: 503 }));
-  await assert.rejects(done, (error) => error instanceof Refusal && error.message === "The queue is full.");
+  await assert.rejects(done, (error) => error instanceof Refusal && error.message === "The queue is full." && error.status === 503);
 });
 
 test("a refusal without words names its status", async () => {

@@ -1,0 +1,258 @@
+"""JSON requests, read strictly: from bytes to a conversation and how to answer it.
+
+Pure. Owns the rules of the chat completions API that tools of the field speak (OpenAI's API
+reference, "Create chat completion"), as far as one small model can follow them: fields that
+are not known are ignored, known ones of a wrong type or out of range are refused by name.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from server.http.errors import BadRequest, ContentTooLarge
+from server.model.conversation import Conversation, Exchange
+from server.model.sampler import Sampling
+
+MAX_TEMPERATURE = 2.0
+MAX_SEED = 2**63 - 1
+_MOST_STOPS = 4
+_MOST_STOP_LETTERS = 256
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_SILENCE = "..."  # what a visitor "said" before an assistant's first message
+
+Object = Mapping[str, Any]
+
+
+class BadField(BadRequest):
+    """One field is wrong; `field` names it."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(f"{field} {sentence}.")
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class ChatLimits:
+    """What a request may ask for, and what it gets if it does not ask."""
+
+    message_bytes: int
+    max_tokens: int
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A chat completion that was asked for."""
+
+    conversation: Conversation
+    sampling: Sampling
+    is_streamed: bool
+    includes_usage: bool
+
+
+def read_object(body: bytes) -> Object:
+    """The JSON object that `body` is (RFC 8259, and no name twice).
+
+    Raises:
+        BadRequest: if it is none.
+    """
+    try:
+        value = json.loads(
+            body.decode(), object_pairs_hook=_unique_names, parse_constant=_refuse_constant
+        )
+    except UnicodeDecodeError:
+        raise BadRequest("The body is not valid UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON: {_lower(error.msg)}.") from None
+    except RecursionError:
+        raise BadRequest("The JSON is nested too deeply.") from None
+    except ValueError:  # a whole number of thousands of digits
+        raise BadRequest("The JSON has a number that is too long.") from None
+    if not isinstance(value, dict):
+        raise BadRequest("The body must be a JSON object.")
+    return value
+
+
+def read_conversation(request: Object, message_bytes: int) -> Conversation:
+    """The conversation in `messages`: at least a question from the user, at the end.
+
+    Raises:
+        BadField: if it is none.
+        ContentTooLarge: if a message is longer than `message_bytes`.
+    """
+    messages = request.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise BadField("messages", "must be a list of at least one message")
+    turns = [_read_message(index, value, message_bytes) for index, value in enumerate(messages)]
+    system = "\n\n".join(text for role, text in turns if role == "system")
+    talk = _merge([turn for turn in turns if turn[0] != "system"])
+    if not talk or talk[-1][0] != "user":
+        raise BadField("messages", "must end with a message of the user")
+    if talk[0][0] == "assistant":
+        talk.insert(0, ("user", _SILENCE))
+    pairs = zip(talk[:-1:2], talk[1::2], strict=True)
+    exchanges = tuple(Exchange(user, answer) for (_, user), (_, answer) in pairs)
+    return Conversation(talk[-1][1], exchanges, system or None)
+
+
+def read_chat_request(body: bytes, limits: ChatLimits) -> ChatRequest:
+    """A whole request for a chat completion.
+
+    Raises:
+        BadRequest: if it is none, or asks for what cannot be.
+        ContentTooLarge: if a message is too long.
+    """
+    request = read_object(body)
+    conversation = read_conversation(request, limits.message_bytes)
+    _check_type(request, "model", str, "must be a text")
+    _whole(request, "n", 1, 1)  # one answer is what there is
+    options = _check_type(request, "stream_options", dict, "must be an object") or {}
+    return ChatRequest(
+        conversation,
+        _read_sampling(request, limits),
+        is_streamed=_flag(request, "stream"),
+        includes_usage=_flag(options, "include_usage", "stream_options."),
+    )
+
+
+def _read_sampling(request: Object, limits: ChatLimits) -> Sampling:
+    asked = _whole(request, "max_completion_tokens", 1, MAX_SEED)
+    older = _whole(request, "max_tokens", 1, MAX_SEED)  # its former name
+    temperature = _real(request, "temperature", 0, MAX_TEMPERATURE)
+    top_p = _real(request, "top_p", 0, 1)
+    default = Sampling(limits.max_tokens)
+    return Sampling(
+        max_tokens=min(asked or older or limits.max_tokens, limits.max_tokens),
+        temperature=limits.temperature if temperature is None else temperature,
+        top_p=default.top_p if top_p is None else top_p,
+        seed=_whole(request, "seed", -MAX_SEED - 1, MAX_SEED),
+        stop=_read_stops(request),
+    )
+
+
+def _read_stops(request: Object) -> tuple[str, ...]:
+    value = request.get("stop")
+    stops = [value] if isinstance(value, str) else value or []
+    is_right = (
+        isinstance(stops, list)
+        and len(stops) <= _MOST_STOPS
+        and all(isinstance(stop, str) and 0 < len(stop) <= _MOST_STOP_LETTERS for stop in stops)
+    )
+    if not is_right:
+        raise BadField(
+            "stop",
+            f"must be a text, or a list of at most {_MOST_STOPS}, "
+            f"of 1 to {_MOST_STOP_LETTERS} characters each",
+        )
+    return tuple(stops)
+
+
+# -- messages -----------------------------------------------------------------------------
+
+
+def _read_message(index: int, value: object, message_bytes: int) -> tuple[str, str]:
+    name = f"messages[{index}]"
+    if not isinstance(value, dict):
+        raise BadField(name, "must be an object")
+    role = value.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise BadField(f"{name}.role", "must be system, user or assistant")
+    text = _read_content(f"{name}.content", value.get("content"), role)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise BadField(f"{name}.content", "is not valid Unicode") from None
+    if size > message_bytes:
+        raise ContentTooLarge(
+            f"{name}.content has {size:,} bytes, and a message may have {message_bytes:,}."
+        )
+    return _ROLES[role], text
+
+
+# A text, or the parts that newer clients send.
+def _read_content(name: str, content: object, role: str) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None and role == "assistant":
+        return ""
+    if isinstance(content, list) and content and all(map(_is_text_part, content)):
+        return "\n".join(part["text"] for part in content)
+    raise BadField(name, "must be a text, or a list of parts of type text")
+
+
+def _is_text_part(part: object) -> bool:
+    return (
+        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+    )
+
+
+# Neighbours of one role become one message: the model knows only turns.
+def _merge(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    merged: list[tuple[str, str]] = []
+    for role, text in turns:
+        if merged and merged[-1][0] == role:
+            merged[-1] = (role, f"{merged[-1][1]}\n{text}")
+        else:
+            merged.append((role, text))
+    return merged
+
+
+# -- fields: absent and null are the same ----------------------------------------------------
+
+
+def _check_type(request: Object, name: str, kind: type, sentence: str) -> Any:
+    value = request.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise BadField(name, sentence)
+    return value
+
+
+def _flag(request: Object, name: str, prefix: str = "") -> bool:
+    value = request.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise BadField(f"{prefix}{name}", "must be true or false")
+    return bool(value)
+
+
+def _whole(request: Object, name: str, least: int, most: int) -> int | None:
+    value = request.get(name)
+    if value is None:
+        return None
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or not least <= value <= most:
+        span = str(least) if least == most else f"a whole number from {least} to {most}"
+        raise BadField(name, f"must be {span}")
+    return int(value)
+
+
+def _real(request: Object, name: str, least: float, most: float) -> float | None:
+    value = request.get(name)
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not least <= value <= most:
+        raise BadField(name, f"must be a number from {least:g} to {most:g}")
+    return float(value)
+
+
+# -- JSON -----------------------------------------------------------------------------------
+
+
+# Two readers might each take another of them (RFC 8259 section 4).
+def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadRequest(f"The JSON has the name {json.dumps(twice)} twice in one object.")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise BadRequest(f"The body is not valid JSON: {name} is no JSON number.")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,59 @@
+"""Whose request it is: the peer's address, or what a trusted proxy says in front of us. Pure.
+
+X-Forwarded-For is a list to which every proxy appends the address it was asked from, and which
+a client may begin with any lie. So it is read from its end, and only as far as trusted
+proxies wrote it.
+"""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Network = IPv4Network | IPv6Network
+_IPV6_SITE_BITS = 64  # one person's network has so many bits of its own (RFC 6177)
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Addresses and networks (10.0.0.0/8), separated by commas.
+
+    Raises:
+        ValueError: if one is none.
+    """
+    return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
+
+
+class ClientAddresses:
+    """Tells clients apart.
+
+    Args:
+        trusted: the proxies whose X-Forwarded-For is believed.
+    """
+
+    def __init__(self, trusted: Sequence[Network] = ()) -> None:
+        self._trusted = trusted
+
+    def of(self, peer: str, forwarded_for: str) -> str:
+        """A name for the client; IPv6 addresses of one /64 network are one client."""
+        address = peer
+        hops = [hop.strip() for hop in forwarded_for.split(",")] if forwarded_for else []
+        while hops and self._is_trusted(address):
+            address = hops.pop()
+        return _name(address)
+
+    def _is_trusted(self, text: str) -> bool:
+        try:
+            address = ip_address(text)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+
+def _name(text: str) -> str:
+    try:
+        address = ip_address(text)
+    except ValueError:  # the peer has gone, or a proxy said "unknown"
+        return text
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped:
+            return str(address.ipv4_mapped)
+        return str(ip_network((address, _IPV6_SITE_BITS), strict=False))
+    return str(address)

@@ -1,0 +1,125 @@
+"""What is counted over the life of the process, in Prometheus' form, by prometheus-client.
+
+Owns one registry: nothing is global, so that tests can have several servers. Labels take
+their values from our own enumerations only, never from a request: their sets are bounded.
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from server import __version__
+from server.model.thermometer import Thermometer
+from server.model.worker import Outcome, Worker
+
+_NAN = float("nan")
+_WAITS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_CANCELS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_SPEEDS = (0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 25, 50, 100, 200, 400)
+_LAGS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+
+
+class Metrics:
+    """Told of every outcome; asks for the rest when it is shown.
+
+    Args:
+        worker: whose queue and threads are told.
+        model_name: a label of `socrates_info`.
+        count_connections: how many are open.
+        thermometer: the machine's.
+    """
+
+    content_type: str = CONTENT_TYPE_PLAIN_0_0_4
+
+    def __init__(
+        self,
+        worker: Worker,
+        model_name: str,
+        count_connections: Callable[[], int],
+        thermometer: Thermometer,
+    ) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._count_outcomes(registry)
+        _show(registry, "waiting_prompts", "Prompts that wait for the model", lambda: worker.queued)
+        _show(
+            registry,
+            "busy",
+            "1 while a prompt is being read or answered",
+            lambda: worker.current is not None,
+        )
+        _show(
+            registry, "threads", "Threads that ggml gets for a token", lambda: worker.threads or 0
+        )
+        _show(registry, "connections", "Open connections", count_connections)
+        _show(
+            registry,
+            "temperature_celsius",
+            "The machine's hottest thermal zone, NaN if there is none",
+            lambda: _or_nan(thermometer.celsius()),
+        )
+        _show(
+            registry,
+            "duty_ratio",
+            "Share of the time in which the model may work, below 1 for the heat",
+            lambda: worker.temperature.duty if worker.temperature else 1.0,
+        )
+        info = Gauge("socrates_info", "Always 1", ["version", "model"], registry=registry)
+        info.labels(__version__, model_name).set(1)
+
+    def _count_outcomes(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, description: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(f"socrates_{name}", description, labels, registry=registry)
+
+        def histogram(name: str, description: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"socrates_{name}", description, buckets=buckets, registry=registry)
+
+        self._prompts = counter("prompts", "Prompts that ended, by how", ("ending",))
+        self._prompt_tokens = counter("prompt_tokens", "Tokens of prompts")
+        self._cached_tokens = counter("cached_tokens", "Those that were still in a context")
+        self._tokens = counter("tokens", "Tokens of answers")
+        self._queue = histogram("queue_seconds", "From a prompt's coming to its turn", _WAITS_S)
+        self._first = histogram(
+            "first_text_seconds", "From a prompt's coming to the first text", _WAITS_S
+        )
+        self._speed = histogram("tokens_per_second", "Speed of an answer", _SPEEDS)
+        self._cancel = histogram(
+            "cancel_seconds", "From a client's leaving to a free model", _CANCELS_S
+        )
+        self._lag = histogram(
+            "loop_lag_seconds", "How late the event loop wakes up, looked at once a second", _LAGS_S
+        )
+
+    def observe(self, outcome: Outcome) -> None:
+        """Count a prompt that ended."""
+        self._prompts.labels(outcome.ending).inc()
+        self._prompt_tokens.inc(outcome.prompt_tokens)
+        self._cached_tokens.inc(outcome.cached_tokens)
+        self._tokens.inc(outcome.tokens)
+        self._queue.observe(outcome.queue_s)
+        for histogram, value in (
+            (self._first, outcome.first_text_s),
+            (self._speed, outcome.tokens_per_second),
+            (self._cancel, outcome.cancel_s),
+        ):
+            if value is not None:
+                histogram.observe(value)
+
+    def observe_lag(self, seconds: float) -> None:
+        """Count one look at the loop's punctuality."""
+        self._lag.observe(seconds)
+
+    def show(self) -> bytes:
+        """All of it, in the text format 0.0.4."""
+        return generate_latest(self._registry)
+
+
+def _show(
+    registry: CollectorRegistry, name: str, description: str, value: Callable[[], float]
+) -> None:
+    Gauge(f"socrates_{name}", description, registry=registry).set_function(value)
+
+
+def _or_nan(value: float | None) -> float:
+    return _NAN if value is None else value

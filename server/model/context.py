@@ -1,0 +1,94 @@
+"""One context: the tokens whose keys and values a ctransformers model holds.
+
+Owns one `ctransformers.LLM` (untyped here: only engine.py imports ctransformers). Several
+contexts share the weights, which are mapped from one file; each has its own cache of keys
+and values (server/model/footprint.py tells what that takes).
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from server.model.sampler import Logits
+
+LARGEST_BATCH = 512  # ggml's buffers are made for it; a larger one ends the process
+_CONTINUED = 0.5
+
+
+class Context:
+    """Used on the model thread only."""
+
+    def __init__(self, llm: Any) -> None:
+        self._llm = llm
+        self._logits_address = 0
+        self._logits_view: Logits = np.empty(0, dtype=np.float32)
+        self.length: int = llm.context_length  # tokens that it has room for
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """What it holds."""
+        held: list[int] = self._llm._context
+        return held
+
+    def common(self, prompt: Sequence[int]) -> int:
+        """How many tokens `prompt` and this context begin with alike."""
+        pairs = zip(prompt, self.tokens, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def cut_to(self, prompt: Sequence[int]) -> Sequence[int]:
+        """Keep what `prompt` begins with, and return the rest of it: one token at least."""
+        rest: Sequence[int] = self._llm.prepare_inputs_for_generation(prompt, reset=True)
+        return rest
+
+    def evaluate(self, tokens: Sequence[int], threads: int) -> None:
+        """Append `tokens`, at most LARGEST_BATCH, in one call into ggml.
+
+        Raises:
+            RuntimeError: if ggml fails.
+        """
+        assert len(tokens) <= LARGEST_BATCH
+        assert len(self.tokens) + len(tokens) <= self.length
+        self._llm.eval(tokens, batch_size=len(tokens), threads=threads)
+
+    def logits(self) -> Logits:
+        """Those of the last token, in ggml's own buffer: writable, until the next evaluation."""
+        pointer = self._llm.ctransformers_llm_logits_data()
+        address = ctypes.addressof(pointer.contents)
+        if address != self._logits_address:  # the next evaluation may move it
+            self._logits_address = address
+            self._logits_view = np.ctypeslib.as_array(pointer, shape=(self._llm.vocab_size,))
+        return self._logits_view
+
+
+class Contexts:
+    """Several contexts: each prompt gets the one that it goes on with, or the stalest.
+
+    Args:
+        contexts: at least one.
+        shared: tokens that most prompts begin with: having them alone is no reason to take
+            a context away from the talk that is in it.
+    """
+
+    def __init__(self, contexts: Sequence[Context], shared: int) -> None:
+        self._by_use = list(contexts)  # the least recently used first
+        self._shared = shared
+
+    def __iter__(self) -> Iterator[Context]:
+        return iter(self._by_use)
+
+    def take(self, prompt: Sequence[int]) -> Context:
+        """The context for `prompt`, which now is the most recently used."""
+        chosen = max(self._by_use, key=lambda context: self._likeness(context, prompt))
+        self._by_use.remove(chosen)
+        self._by_use.append(chosen)
+        return chosen
+
+    # How much of a talk `prompt` and what the context holds have in common, if it is one talk:
+    # then at least half of the shorter one. `max` takes the first, the stalest, of equals.
+    def _likeness(self, context: Context, prompt: Sequence[int]) -> int:
+        own = context.common(prompt) - self._shared
+        shorter = min(len(prompt), len(context.tokens)) - self._shared
+        return own if own > 0 and own >= _CONTINUED * shorter else 0

@@ -1,0 +1,123 @@
+"""How the server is: /healthz, /readyz, /status and /metrics. Reads the worker, owns nothing."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from server import __version__
+from server.asking import RETRY_AFTER_S
+from server.http.errors import Unavailable
+from server.http.exchange import FRESH_HEADERS, Exchange
+from server.http.request import RequestHead
+from server.http.response import Header
+from server.metrics import Metrics
+from server.model.engine import Progress
+from server.model.worker import Outcome, State, Worker
+
+_JSON_HEADERS: tuple[Header, ...] = (("Content-Type", "application/json"), *FRESH_HEADERS)
+
+
+class Status:
+    """Answers questions about the server.
+
+    Args:
+        worker: whose state it is, mostly.
+        metrics: what /metrics tells.
+        model_name: what /status calls the model.
+        count_connections: how many are open.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        metrics: Metrics,
+        model_name: str,
+        count_connections: Callable[[], int],
+    ) -> None:
+        self._worker = worker
+        self._metrics = metrics
+        self._model_name = model_name
+        self._count_connections = count_connections
+
+    def healthz(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+        """The process lives."""
+        exchange.respond_text(200, "ok")
+
+    def readyz(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+        """Whether a prompt would be taken.
+
+        Raises:
+            Unavailable: if not.
+        """
+        if self._worker.is_closing:
+            raise Unavailable("The server is shutting down.", RETRY_AFTER_S)
+        if self._worker.state is not State.READY:
+            raise Unavailable(f"The model is {self._worker.state.value}.", RETRY_AFTER_S)
+        if not self._worker.has_room:
+            raise Unavailable("The queue is full.", RETRY_AFTER_S)
+        exchange.respond_text(200, "ready")
+
+    def metrics(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+        """Everything that is counted, for Prometheus."""
+        exchange.respond(
+            200,
+            [("Content-Type", self._metrics.content_type), *FRESH_HEADERS],
+            self._metrics.show(),
+        )
+
+    def status(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+        """What people and the page want to know."""
+        worker = self._worker
+        current = worker.current
+        status = {
+            "version": __version__,
+            "model": self._model_name,
+            "state": worker.state.value,
+            "busy": current is not None,
+            "queued": worker.queued,
+            "connections": self._count_connections(),
+            "loading": _describe_loading(worker),
+            "threads": worker.threads,
+            "temperature": _describe_temperature(worker),
+            "tokens_per_second": None if worker.speed is None else round(worker.speed, 2),
+            "current": None if current is None else _describe_progress(current),
+            "last": None if worker.last is None else _describe_outcome(worker.last),
+            "prompts": worker.counts,
+        }
+        exchange.respond(200, _JSON_HEADERS, json.dumps(status).encode() + b"\n")
+
+
+def _describe_loading(worker: Worker) -> dict[str, Any] | None:
+    if worker.state is not State.LOADING:
+        return None
+    return {"step": worker.loading.describe(), "share": round(worker.loading.share, 3)}
+
+
+def _describe_temperature(worker: Worker) -> dict[str, Any] | None:
+    temperature = worker.temperature
+    if temperature is None:
+        return None
+    return {"celsius": round(temperature.celsius, 1), "duty": round(temperature.duty, 3)}
+
+
+def _describe_progress(progress: Progress) -> dict[str, Any]:
+    return {
+        "stage": progress.stage.value,
+        "prompt_tokens": progress.prompt_tokens,
+        "cached_tokens": progress.cached_tokens,
+        "read_tokens": progress.read_tokens,
+        "tokens": progress.tokens,
+    }
+
+
+def _describe_outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "finish": outcome.finish.value,
+        "stage": outcome.stage.value,
+        "prompt_tokens": outcome.prompt_tokens,
+        "cached_tokens": outcome.cached_tokens,
+        "tokens": outcome.tokens,
+        "queue_ms": round(1000 * outcome.queue_s, 1),
+        "prompt_ms": round(1000 * outcome.prompt_s, 1),
+        "generate_ms": round(1000 * outcome.generate_s, 1),
+    }

@@ -1,0 +1,48 @@
+// What the server is told of the talk so far.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { Talk } from "../../client/static/talk.js";
+
+const contents = ({ body }) => JSON.parse(body).messages.map(({ role, content }) => `${role[0]}:${content}`);
+
+test("the first question goes alone, as plain text", () => {
+  assert.deepEqual(new Talk().request("Q1"), { type: "text/plain; charset=utf-8", body: "Q1" });
+});
+
+test("later ones bring what was said before, as JSON", () => {
+  const talk = new Talk();
+  talk.add("Q1", " A1 ");
+  talk.add("Q2", "A2");
+  const request = talk.request("Q3");
+  assert.equal(request.type, "application/json");
+  assert.deepEqual(contents(request), ["u:Q1", "a:A1", "u:Q2", "a:A2", "u:Q3"]);
+});
+
+test("what was never answered is not remembered", () => {
+  const talk = new Talk();
+  talk.add("Q1", " \n");
+  assert.equal(talk.request("Q2").body, "Q2");
+});
+
+test("turned off, all is forgotten and nothing is kept", () => {
+  const talk = new Talk();
+  talk.add("Q1", "A1");
+  talk.isKept = false;
+  talk.add("Q2", "A2");
+  assert.equal(talk.request("Q3").body, "Q3");
+  talk.isKept = true;
+  talk.add("Q4", "A4");
+  assert.deepEqual(contents(talk.request("Q5")), ["u:Q4", "a:A4", "u:Q5"]);
+});
+
+test("of a long talk only the latest is sent, under the server's limit", () => {
+  const talk = new Talk();
+  for (let n = 0; n < 100; n += 1) talk.add(`Q${n}`, "\u4e00".repeat(2000));
+  const request = talk.request("Q");
+  assert.ok(new TextEncoder().encode(request.body).length < 256 * 1024);
+  const sent = contents(request);
+  assert.ok(sent.length > 40);
+  assert.equal(sent.at(-3), "u:Q99");
+});

@@ -1,0 +1,158 @@
+"""Real clients of the chat completions API against the real server with the real model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.support import PATIENCE_S, ServerProcess, wait_until
+
+pytestmark = pytest.mark.model
+
+QUESTION = [{"role": "user", "content": "What is virtue?"}]
+
+
+@pytest.fixture
+def client(real_server):
+    with openai.OpenAI(
+        base_url=f"http://127.0.0.1:{real_server.port}/v1", api_key="none", max_retries=0
+    ) as client:
+        yield client
+
+
+def test_openai_whole(client):
+    answer = client.chat.completions.create(model="any", messages=QUESTION, seed=2, max_tokens=30)
+    assert answer.model == "smollm2"
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    assert answer.usage.completion_tokens <= 30
+    assert answer.usage.prompt_tokens > answer.usage.prompt_tokens_details.cached_tokens > 200
+
+
+def test_openai_streamed_says_the_same(client):
+    asked = {"model": "any", "messages": QUESTION, "seed": 2, "max_tokens": 30}
+    whole = client.chat.completions.create(**asked)
+    pieces = list(
+        client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    )
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+    assert text == whole.choices[0].message.content
+    assert pieces[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert len(pieces) > 10
+
+
+def test_openai_stop(client):
+    asked = {"model": "any", "messages": QUESTION, "seed": 2, "max_tokens": 60, "temperature": 0}
+    whole = client.chat.completions.create(**asked).choices[0].message.content
+    word = whole.split()[4]
+    stopped = client.chat.completions.create(**asked, stop=[word]).choices[0]
+    assert stopped.message.content == whole[: whole.index(word)]
+    assert stopped.finish_reason == "stop"
+
+
+def test_openai_system_and_talk_are_heard(client):
+    messages = [
+        {"role": "system", "content": "You repeat what you are told."},
+        {"role": "user", "content": "Say: red"},
+        {"role": "assistant", "content": "red"},
+        {"role": "user", "content": "Say: blue"},
+        {"role": "assistant", "content": "blue"},
+        {"role": "user", "content": "Say: green"},
+    ]
+    answer = client.chat.completions.create(model="any", messages=messages, temperature=0)
+    assert answer.choices[0].message.content == "green"
+    assert answer.usage.prompt_tokens < 100  # without the persona
+
+
+def test_openai_errors_are_of_its_classes(client):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="any", messages=QUESTION, temperature=5)
+    assert refused.value.param == "temperature"
+    assert "must be a number from 0 to 2" in refused.value.message
+    with pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="any", input="x")
+
+
+def test_openai_models(client):
+    assert [model.id for model in client.models.list()] == ["smollm2"]
+    assert client.models.retrieve("smollm2").owned_by == "socratic-chat-bot"
+
+
+def test_openai_that_stops_listening_stops_the_model(client, real_server):
+    before = real_server.status()["prompts"].get("cancelled_speaking", 0)
+    messages = [{"role": "user", "content": "Tell me a very long story."}]
+    stream = client.chat.completions.create(
+        model="any", messages=messages, stream=True, temperature=1.5, seed=1
+    )
+    next(iter(stream))
+    stream.close()
+    wait_until(lambda: real_server.status()["prompts"].get("cancelled_speaking", 0) > before)
+
+
+def test_openai_next_turn_costs_its_new_tokens_only(client):
+    talk = list(QUESTION)
+    for turn in range(3):
+        answer = client.chat.completions.create(
+            model="any", messages=talk, seed=turn, max_tokens=60
+        )
+        usage = answer.usage
+        if turn:
+            new = usage.prompt_tokens - usage.prompt_tokens_details.cached_tokens
+            assert new < 30
+        question = {"role": "user", "content": f"And why is that so, for the {turn}th time?"}
+        talk += [{"role": "assistant", "content": answer.choices[0].message.content}, question]
+
+
+def test_key_of_the_openai_client(smollm2):
+    with ServerProcess("--threads", "1", environment={"SOCRATES_API_KEY": "sk-1"}) as server:
+        address = f"http://127.0.0.1:{server.port}/v1"
+        stranger = openai.OpenAI(base_url=address, api_key="wrong", max_retries=0)
+        with pytest.raises(openai.AuthenticationError):
+            stranger.models.list()
+        assert openai.OpenAI(base_url=address, api_key="sk-1").models.list().data
+
+
+def test_llm_command(real_server, tmp_path):
+    """`llm` with its documented way to other endpoints: extra-openai-models.yaml."""
+    (tmp_path / "extra-openai-models.yaml").write_text(
+        "- model_id: socrates\n"
+        "  model_name: smollm2\n"
+        f"  api_base: http://127.0.0.1:{real_server.port}/v1\n"
+        "  api_key_name: socrates\n"
+    )
+    (tmp_path / "keys.json").write_text('{"socrates": "none"}')
+    command = [str(Path(sys.executable).parent / "llm"), "-m", "socrates"]
+    options = ["-o", "seed", "2", "-o", "max_tokens", "30"]
+    environment = os.environ | {"LLM_USER_PATH": str(tmp_path)}
+    result = subprocess.run(
+        [*command, *options, "What is virtue?"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.split()) > 5
+    follow_up = subprocess.run(
+        [*command, *options, "--continue", "Why?"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert follow_up.returncode == 0, follow_up.stderr
+    assert real_server.status()["last"]["cached_tokens"] > 260  # persona and first turn
+
+
+def test_curl(real_server):
+    address = f"http://127.0.0.1:{real_server.port}/v1/chat/completions"
+    body = json.dumps({"messages": QUESTION, "stream": True, "max_tokens": 5, "seed": 1})
+    command = ["curl", "-sN", address, "-H", "Content-Type: application/json", "-d", body]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert result.stdout.startswith('data: {"id":"chatcmpl-')
+    assert result.stdout.endswith("data: [DONE]\n\n")
+    assert '"finish_reason":"length"' in result.stdout

@@ -1,0 +1,63 @@
+"""Which context a prompt gets: the one it goes on with, or the stalest."""
+
+from dataclasses import dataclass, field
+
+from server.model.context import Context, Contexts
+
+PERSONA = [1, 2, 3]
+
+
+@dataclass
+class FakeLLM:
+    _context: list = field(default_factory=lambda: list(PERSONA))
+    context_length: int = 100
+
+
+def make(count):
+    contexts = [Context(FakeLLM()) for _ in range(count)]
+    return Contexts(contexts, len(PERSONA)), contexts
+
+
+def ask(contexts, prompt, answer):
+    context = contexts.take(prompt)
+    context._llm._context = [*prompt, *answer]
+    return context
+
+
+def test_common_beginning():
+    context = Context(FakeLLM([1, 2, 3, 4]))
+    assert [context.common(prompt) for prompt in ([], [2], [1], [1, 2, 9], [1, 2, 3, 4, 5])] == [
+        0,
+        0,
+        1,
+        2,
+        4,
+    ]
+
+
+def test_people_who_talk_in_turn_keep_their_contexts():
+    contexts, _ = make(3)
+    talks = [[*PERSONA, 10 * person] for person in range(1, 4)]
+    own = [ask(contexts, talk, [8]) for talk in talks]
+    assert len({id(context) for context in own}) == 3
+    for turn in range(3):
+        for person in (1, 0, 2):
+            talks[person] += [8, 100 * person + turn]
+            assert ask(contexts, talks[person], [8]) is own[person]
+
+
+def test_newcomer_gets_the_stalest():
+    contexts, _ = make(2)
+    first = ask(contexts, [*PERSONA, 10], [8, 8, 8])
+    second = ask(contexts, [*PERSONA, 20], [8, 8, 8])
+    assert ask(contexts, [*PERSONA, 10, 8, 8, 8, 11], [9]) is first
+    assert ask(contexts, [*PERSONA, 30], [9]) is second
+
+
+def test_few_words_in_common_are_no_talk():
+    contexts, _ = make(2)
+    talk = [*PERSONA, 50, 51, *range(60, 80)]
+    first = ask(contexts, talk, [8])
+    newcomer = ask(contexts, [*PERSONA, 50, 51, *range(80, 99)], [8])
+    assert newcomer is not first
+    assert ask(contexts, [*talk, 8, 9], []) is first
