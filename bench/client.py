@@ -86,7 +86,9 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
     raise SystemExit("error: the server did not start: run it by hand to see why")
 
 
-def ask(address: tuple[str, int], prompt: str, query: str) -> Timing:
+def ask(
+    address: tuple[str, int], prompt: str, query: str, content_type: str = "text/plain"
+) -> Timing:
     """Ask once and time the pieces.
 
     Raises:
@@ -95,6 +97,7 @@ def ask(address: tuple[str, int], prompt: str, query: str) -> Timing:
     body = prompt.encode()
     head = (
         f"POST /prompt?{query} HTTP/1.1\r\nHost: bench\r\nTE: trailers\r\n"
+        f"Content-Type: {content_type}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     try:

@@ -124,7 +124,7 @@ class Options:
     contexts: int = _option(1, _whole(1, 64), "talks held in memory at a time, for their next turn")
     # one answer
     max_tokens: int = _option(500, _whole(1, 131072), "most tokens of one answer")
-    temperature: float = _option(0.7, _real(0, 2), "0 is the likeliest answer, 2 is wild")
+    temperature: float = _option(0.6, _real(0, 2), "0 is the likeliest answer, 2 is wild")
     # Queued prompts cost nothing, but nobody waits for the seventeenth answer.
     queue: int = _option(16, _whole(1, 10000), "most prompts waiting for the model")
     per_client: int = _option(2, _whole(1, 10000), "most of them from one client address")

@@ -8,7 +8,7 @@ import pytest
 from bench.client import _text
 from tests.support import ROOT
 
-SCRIPTS = ["builds", "cancel", "compare", "footprint", "load", "parser", "plot", "queue", "random_model", "soak", "start", "static", "threads", "tokens"]  # fmt: skip
+SCRIPTS = ["builds", "cancel", "compare", "footprint", "load", "memory", "parser", "persona", "plot", "queue", "random_model", "soak", "start", "static", "threads", "tokens"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

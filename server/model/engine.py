@@ -303,10 +303,9 @@ class Engine:
     ) -> Iterator[str]:
         draw = random.Random(sampling.seed)  # None seeds from the operating system
         limit = min(sampling.max_tokens, self.context_tokens - len(prompt))
-        # Control tokens stand in every prompt: penalising them would talk the model out of
-        # ending its answer.
-        spoken = [token for token in prompt if token not in self._control]
-        recent = deque(spoken, maxlen=_PENALISED_TOKENS)
+        # Only what this answer said: the persona's "I" and its question marks are wanted again
+        # (with the prompt among it, a third fewer answers asked something back).
+        recent: deque[int] = deque(maxlen=_PENALISED_TOKENS)
         answer = _Answer(sampling.stop)
         finish: Finish | None = None
         while finish is None:

@@ -12,7 +12,8 @@ from server.model.cgroups import memory_limit
 from server.model.errors import ModelFileError
 from server.model.modelfile import ModelFile
 
-_LEAST_CONTEXT = 256
+_STEP = 256
+_LEAST_CONTEXT = 768  # less has no room for persona and talk
 
 
 def memory_to_be_had() -> int | None:
@@ -50,7 +51,7 @@ def _advice(file: ModelFile, memory_bytes: int) -> str:
     fitting = (memory_bytes - file.size_bytes) // file.cache_bytes_per_token
     if fitting < _LEAST_CONTEXT:
         return "take a smaller model"
-    return f"take a smaller model, or --context {fitting // _LEAST_CONTEXT * _LEAST_CONTEXT}"
+    return f"take a smaller model, or --context {fitting // _STEP * _STEP}"
 
 
 def _show(size_bytes: float) -> str:

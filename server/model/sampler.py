@@ -30,7 +30,7 @@ class Sampling:
     """How one answer is to be sampled."""
 
     max_tokens: int
-    temperature: float = 0.7  # 0 takes the likeliest token every time
+    temperature: float = 0.6  # 0 takes the likeliest token every time
     top_k: int = 40
     top_p: float = 0.9
     repetition_penalty: float = 1.1  # 1 is none

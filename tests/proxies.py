@@ -1,0 +1,75 @@
+"""Real proxies in front of our servers: HAProxy and nginx, with the files that we ship."""
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from contextlib import contextmanager
+
+from tests.support import ROOT, wait_until
+
+DEPLOY = ROOT / "server" / "deploy"
+
+
+def find(name):
+    return shutil.which(name) or shutil.which(f"/usr/sbin/{name}")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+def is_listening(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def running(command, port, **environment):
+    """The proxy, once it listens: its port and its log's lines. Ended by SIGTERM."""
+    process = subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = []
+    threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True).start()
+    try:
+        wait_until(lambda: is_listening(port) or process.poll() is not None, "the proxy")
+        assert process.poll() is None, f"{command[0]} ended: {''.join(lines)}"
+        yield port, lines
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def haproxy(ports):
+    """Our HAProxy configuration before three servers."""
+    port = free_port()
+    servers = {f"PI{number + 1}": f"127.0.0.1:{own}" for number, own in enumerate(ports)}
+    command = [find("haproxy"), "-db", "-f", str(DEPLOY / "haproxy.cfg")]
+    return running(command, port, BIND=f"127.0.0.1:{port}", **servers)
+
+
+def nginx(directory, server_port):
+    """Our nginx configuration, without its certificate, before one server."""
+    port = free_port()
+    text = (DEPLOY / "nginx.conf").read_text()
+    lines = [line for line in text.splitlines() if "ssl_certificate" not in line]
+    site = (
+        "\n".join(lines).replace("443 ssl", f"127.0.0.1:{port}").replace(":8080", f":{server_port}")
+    )
+    paths = "".join(
+        f"{name}_temp_path {directory}/{name};"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (directory / "nginx.conf").write_text(
+        f"daemon off; pid {directory}/pid; error_log {directory}/error.log;\n"
+        f"events {{}}\nhttp {{ access_log off; {paths}\n{site}\n}}\n"
+    )
+    command = [find("nginx"), "-c", str(directory / "nginx.conf"), "-e", f"{directory}/error.log"]
+    return running(command, port)
