@@ -7,6 +7,7 @@ import subprocess
 import threading
 from contextlib import contextmanager
 
+from bench.client import free_port
 from tests.support import ROOT, wait_until
 
 DEPLOY = ROOT / "server" / "deploy"
@@ -14,11 +15,6 @@ DEPLOY = ROOT / "server" / "deploy"
 
 def find(name):
     return shutil.which(name) or shutil.which(f"/usr/sbin/{name}")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 def is_listening(port):
