@@ -43,12 +43,15 @@ def running(command, port, **environment):
         process.wait()
 
 
+@contextmanager
 def haproxy(ports):
-    """Our HAProxy configuration before three servers."""
-    port = free_port()
+    """Our HAProxy configuration before three servers: its port, log lines, and metrics' port."""
+    port, metrics = free_port(), free_port()
+    binds = {"BIND": f"127.0.0.1:{port}", "METRICS": f"127.0.0.1:{metrics}"}
     servers = {f"PI{number + 1}": f"127.0.0.1:{own}" for number, own in enumerate(ports)}
     command = [find("haproxy"), "-db", "-f", str(DEPLOY / "haproxy.cfg")]
-    return running(command, port, BIND=f"127.0.0.1:{port}", **servers)
+    with running(command, port, **binds, **servers) as (_, lines):
+        yield port, lines, metrics
 
 
 def nginx(directory, server_port):
