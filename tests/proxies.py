@@ -1,11 +1,13 @@
-"""Real proxies in front of our servers: HAProxy and nginx, with the files that we ship."""
+"""Real proxies in front of our servers: HAProxy, nginx and Caddy, with the files that we ship."""
 
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 from bench.client import free_port
 from tests.support import ROOT, wait_until
@@ -14,7 +16,8 @@ DEPLOY = ROOT / "server" / "deploy"
 
 
 def find(name):
-    return shutil.which(name) or shutil.which(f"/usr/sbin/{name}")
+    beside_python = Path(sys.executable).with_name(name)  # what pip installed
+    return shutil.which(name) or shutil.which(f"/usr/sbin/{name}") or shutil.which(beside_python)
 
 
 def is_listening(port):
@@ -72,3 +75,15 @@ def nginx(directory, server_port):
     )
     command = [find("nginx"), "-c", str(directory / "nginx.conf"), "-e", f"{directory}/error.log"]
     return running(command, port)
+
+
+def caddy(directory, server_port):
+    """Our Caddyfile, by plain HTTP since no one certifies us, before one server."""
+    port = free_port()
+    text = (DEPLOY / "Caddyfile").read_text()
+    site = text.replace("socrates.example", f"http://127.0.0.1:{port}")
+    (directory / "Caddyfile").write_text(
+        "{\n\tadmin off\n}\n" + site.replace(":8080", f":{server_port}")
+    )
+    command = [find("caddy"), "run", "--config", str(directory / "Caddyfile")]
+    return running(command, port, HOME=str(directory))

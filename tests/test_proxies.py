@@ -1,4 +1,4 @@
-"""Three real servers with the real model behind the real HAProxy, and one behind nginx."""
+"""Three real servers with the real model behind real HAProxy; one behind nginx and Caddy."""
 
 import http.client
 import signal
@@ -12,9 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import require
 from tests.inprocess import InProcessServer
-from tests.proxies import find, haproxy, nginx
+from tests.proxies import DEPLOY, caddy, find, haproxy, nginx
 from tests.support import (
     PATIENCE_S,
+    ROOT,
     FakeEngine,
     ServerProcess,
     wait_until,
@@ -239,34 +240,40 @@ def test_drained_server_loses_nothing(own_farm):
     assert [status for status, _ in answers] == [200] * 24
 
 
-# -- nginx ----------------------------------------------------------------------------------
+# -- nginx and Caddy --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def behind_nginx(tmp_path):
-    require(find("nginx"), "nginx")
+@pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])
+def behind_proxy(request, tmp_path):
+    """A server whose words come when they are allowed, and the port of the proxy before it."""
+    proxy = request.param
+    require(find(proxy.__name__), proxy.__name__)
     engine = FakeEngine(gated=True)
-    with InProcessServer(engine) as server, nginx(tmp_path, server.port) as (port, _):
+    with InProcessServer(engine) as server, proxy(tmp_path, server.port) as (port, _):
         server.wait_until_ready()
         yield server, port
 
 
-def test_nginx_passes_words_on_as_they_come(behind_nginx):
-    server, port = behind_nginx
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-    connection.request("POST", "/prompt", "2 words")
-    server.engine.allow(1)
-    response = connection.getresponse()
-    assert response.read1(100) == b"word0 "  # the next one is not even made yet
-    server.engine.allow(2)
-    assert response.read() == b"word1 "
+def test_proxy_passes_words_on_as_they_come(behind_proxy):
+    server, port = behind_proxy
+    with person(port, "127.0.0.1") as connection:
+        connection.request("POST", "/prompt", "2 words")
+        server.engine.allow(1)
+        response = connection.getresponse()
+        assert response.read1(100) == b"word0 "  # the next one is not even made yet
+        server.engine.allow(2)
+        assert response.read() == b"word1 "
 
 
-def test_nginx_passes_a_cancel_on(behind_nginx):
-    server, port = behind_nginx
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-    connection.request("POST", "/prompt", "100 words")
-    server.engine.allow(1)
-    connection.getresponse().read1(100)
-    connection.close()
+def test_proxy_passes_a_cancel_on(behind_proxy):
+    server, port = behind_proxy
+    with person(port, "127.0.0.1") as connection:
+        connection.request("POST", "/prompt", "100 words")
+        server.engine.allow(1)
+        connection.getresponse().read1(100)
     wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))
+
+
+def test_readme_quotes_the_caddyfile():
+    quoted = (DEPLOY / "Caddyfile").read_text().replace("\t", "    ").splitlines()
+    assert "\n".join(f"    {line}" for line in quoted) in (ROOT / "README.md").read_text()
