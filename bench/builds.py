@@ -24,7 +24,8 @@ from bench.subject import measured_model, measured_options
 from server.lifecycle import engine_settings
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
-from server.model.engine import Engine, Progress
+from server.model.engine import Engine
+from server.model.progress import Progress
 
 _TOKENS = list(range(1000, 1512))
 _SLICE = 64

@@ -37,7 +37,8 @@ from bench.card import machine_card
 from bench.report import finish, print_card, print_spreads
 from bench.subject import measured_options
 from server.lifecycle import Server, engine_settings
-from server.model.engine import Engine, EngineSettings, Finish, Loading, Progress, Stage
+from server.model.engine import Engine, EngineSettings
+from server.model.progress import Finish, Loading, Progress, Stage
 from server.model.sampler import Sampling
 from server.model.worker import Worker
 from server.options import Options

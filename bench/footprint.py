@@ -23,7 +23,8 @@ from bench.report import finish, print_card
 from bench.subject import measured_model, measured_options
 from server.lifecycle import engine_settings
 from server.model import modelfile
-from server.model.engine import Engine, Progress
+from server.model.engine import Engine
+from server.model.progress import Progress
 
 _ORDINARY_TOKEN = 5
 

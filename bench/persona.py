@@ -26,8 +26,9 @@ from bench.report import finish, print_card
 from bench.subject import measured_options
 from server.lifecycle import engine_settings
 from server.model.conversation import Conversation
-from server.model.engine import Engine, Progress
+from server.model.engine import Engine
 from server.model.persona import Persona, find_persona, load_persona
+from server.model.progress import Progress
 from server.model.sampler import Sampling
 
 _QUESTIONS = Path(__file__).with_name("questions.toml")

@@ -33,7 +33,8 @@ from server.lifecycle import engine_settings
 from server.model.conversation import Conversation
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
-from server.model.engine import Engine, Progress
+from server.model.engine import Engine
+from server.model.progress import Progress
 
 _PROMPT = "What is virtue?"
 _AUTO = "governor"

@@ -37,8 +37,9 @@ from server.model.context import LARGEST_BATCH
 from server.model.conversation import Conversation
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
-from server.model.engine import Engine, Progress
+from server.model.engine import Engine
 from server.model.errors import ModelFileError
+from server.model.progress import Progress
 
 _STORY = "Tell me a long story about a man who walked from Athens to the sea."
 # Before each measurement, in the same process: after a pause the first tokens take up to five

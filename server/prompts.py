@@ -22,7 +22,7 @@ from server.http.exchange import TEXT_HEADERS, Exchange
 from server.http.request import RequestHead
 from server.http.response import Header
 from server.model.conversation import Conversation
-from server.model.engine import Finish
+from server.model.progress import Finish
 from server.model.sampler import Sampling
 from server.model.worker import Outcome
 

@@ -11,7 +11,7 @@ from server.http.exchange import FRESH_HEADERS, Exchange
 from server.http.request import RequestHead
 from server.http.response import Header
 from server.metrics import Metrics
-from server.model.engine import Progress
+from server.model.progress import Progress
 from server.model.worker import Outcome, State, Worker
 
 _JSON_HEADERS: tuple[Header, ...] = (("Content-Type", "application/json"), *FRESH_HEADERS)

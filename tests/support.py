@@ -25,8 +25,8 @@ from server.http.connection import Connection
 from server.http.exchange import Exchange
 from server.http.request import ParserLimits
 from server.http.shared import ConnectionLimits, Shared
-from server.model.engine import Finish, Stage
 from server.model.errors import PromptEmpty, PromptTooLong
+from server.model.progress import Finish, Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 

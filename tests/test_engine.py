@@ -9,15 +9,7 @@ import pytest
 
 from server.model.conversation import Conversation
 from server.model.effort import EffortSettings
-from server.model.engine import (
-    Engine,
-    EngineSettings,
-    Finish,
-    Loading,
-    Progress,
-    Stage,
-    _TextJoiner,
-)
+from server.model.engine import Engine, EngineSettings
 from server.model.errors import (
     ModelFileError,
     ModelUnavailable,
@@ -26,6 +18,7 @@ from server.model.errors import (
     PromptTooLong,
 )
 from server.model.persona import Persona
+from server.model.progress import Finish, Loading, Progress, Stage
 from server.model.sampler import Sampling
 from server.model.thermometer import Thermometer
 from tests.tiny_model import write_tiny_model
@@ -297,29 +290,3 @@ def test_template_is_found_in_the_adapted_file(engine_settings, engine):
     assert found.write_prompt(Conversation("What is virtue?")) == engine.write_prompt(
         Conversation("What is virtue?")
     )
-
-
-# -- text -----------------------------------------------------------------------------------
-
-
-def test_pieces_never_split_a_character():
-    joiner = _TextJoiner()
-    raw = "é🏛️ x".encode()
-    pieces = [joiner.feed(raw[i : i + 1]) for i in range(len(raw))]
-    assert "".join(pieces) == "é🏛️ x"
-    assert pieces[:2] == ["", "é"]
-
-
-def test_bytes_that_are_no_text_become_the_replacement_character():
-    joiner = _TextJoiner()
-    assert joiner.feed(b"a\xffb") == "a\ufffdb"
-
-
-def test_answer_does_not_begin_with_blanks():
-    joiner = _TextJoiner()
-    assert [joiner.feed(piece) for piece in (b"\n", b" ", b" yes", b" no")] == [
-        "",
-        "",
-        "yes",
-        " no",
-    ]

@@ -19,14 +19,12 @@ in one call and every token before it hands out its text, so nothing could be ca
 during the prompt and every word would come one evaluation late.
 """
 
-import codecs
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Self
 
@@ -34,6 +32,7 @@ import numpy as np
 from ctransformers import LLM, Config
 
 from server.model import modelfile
+from server.model.answer import Answer
 from server.model.catalog import TOKENIZER_FILE
 from server.model.context import Context, Contexts
 from server.model.conversation import Conversation
@@ -47,69 +46,15 @@ from server.model.persona import (
     PromptWriter,
     detect_template,
 )
+from server.model.progress import Finish, Loading, Progress, Stage
 from server.model.sampler import Sampling, penalise, sample
 from server.model.slices import SliceSize
-from server.model.stops import StopFinder
 from server.model.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
 
 AUTO_TEMPLATE = "auto"
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
 _ANSWER_TOKENS_BESIDE_TALK = 256  # and a talk is shortened to leave room for so many
-
-
-class Stage(Enum):
-    """How far a prompt has come."""
-
-    WAITING = "waiting"
-    READING = "reading"
-    SPEAKING = "speaking"
-
-
-class Finish(Enum):
-    """How an answer ended."""
-
-    STOP = "stop"  # the model ended it
-    LENGTH = "length"  # it reached max_tokens or the end of the context
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-
-@dataclass(slots=True)
-class Progress:
-    """One prompt's progress: written by the model thread, read by anyone (single fields)."""
-
-    stage: Stage = Stage.WAITING
-    finish: Finish | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0  # of the prompt, those that were still in the context
-    read_tokens: int = 0  # of the prompt, those that are in the context by now
-    tokens: int = 0  # of the answer
-    prompt_s: float = 0.0  # time to read the uncached tokens
-    generate_s: float = 0.0  # time from the first token's sampling to the end
-
-
-@dataclass(slots=True)
-class Loading:
-    """How far the start has come: written by the model thread, read by anyone."""
-
-    file_bytes: int = 0
-    read_bytes: int = 0  # of the file, from the disk
-    persona: Progress = field(default_factory=Progress)
-
-    @property
-    def share(self) -> float:
-        """Of the step that it is at, from 0 to 1."""
-        if self.persona.prompt_tokens:
-            return self.persona.read_tokens / self.persona.prompt_tokens
-        return self.read_bytes / self.file_bytes if self.file_bytes else 0.0
-
-    def describe(self) -> str:
-        """The step that it is at, for the log."""
-        persona = self.persona
-        if persona.prompt_tokens:
-            return f"reading the persona: {persona.read_tokens} of {persona.prompt_tokens} tokens"
-        return f"loading the model: {self.read_bytes / 1e6:.0f} of {self.file_bytes / 1e6:.0f} MB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +251,7 @@ class Engine:
         # Only what this answer said: the persona's "I" and its question marks are wanted again
         # (with the prompt among it, a third fewer answers asked something back).
         recent: deque[int] = deque(maxlen=_PENALISED_TOKENS)
-        answer = _Answer(sampling.stop)
+        answer = Answer(sampling.stop)
         finish: Finish | None = None
         while finish is None:
             token = self._next_token(recent, sampling, draw, progress.tokens == 0)
@@ -340,47 +285,6 @@ class Engine:
             logits[self._control_index] = -np.inf
         penalise(logits, recent, sampling.repetition_penalty)
         return sample(logits, sampling, draw)
-
-
-class _Answer:
-    """What has been spoken: joined into text, and ended before a stop text."""
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._joiner = _TextJoiner()
-        self._stops = StopFinder(stops)
-        self.tokens: list[int] = []
-        self.text = ""
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._stops.is_found
-
-    # What may be said now.
-    def feed(self, token: int, piece: bytes) -> str:
-        self.tokens.append(token)
-        return self._say(self._stops.feed(self._joiner.feed(piece)))
-
-    def end(self) -> str:
-        return self._say(self._stops.end())
-
-    def _say(self, text: str) -> str:
-        self.text += text
-        return text
-
-
-class _TextJoiner:
-    """Joins token pieces into text: whole characters only, and no blanks at the start."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._started = False
-
-    def feed(self, piece: bytes) -> str:
-        text = self._decoder.decode(piece)
-        if not self._started:
-            text = text.lstrip()
-            self._started = bool(text)
-        return text
 
 
 def _load(file: modelfile.ModelFile, context_tokens: int) -> LLM:

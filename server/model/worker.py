@@ -39,8 +39,9 @@ from typing import Protocol
 
 from server.model.conversation import Conversation
 from server.model.effort import Temperature
-from server.model.engine import Engine, Finish, Loading, Progress, Stage
+from server.model.engine import Engine
 from server.model.errors import ClientQueueFull, ModelError, ModelUnavailable, QueueFull
+from server.model.progress import Finish, Loading, Progress, Stage
 from server.model.sampler import Sampling
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,39 @@
+"""Token pieces become whole characters of text, and the text is remembered."""
+
+from server.model.answer import Answer
+
+
+def fed(pieces, stops=()):
+    """The answer, and what it said of each piece."""
+    answer = Answer(stops)
+    return answer, [answer.feed(token, piece) for token, piece in enumerate(pieces)]
+
+
+def test_pieces_never_split_a_character():
+    raw = "é🏛️ x".encode()
+    answer, said = fed([raw[i : i + 1] for i in range(len(raw))])
+    assert "".join(said) == answer.text == "é🏛️ x"
+    assert said[:2] == ["", "é"]
+
+
+def test_bytes_that_are_no_text_become_the_replacement_character():
+    assert fed([b"a\xffb"])[1] == ["a\ufffdb"]
+
+
+def test_answer_does_not_begin_with_blanks():
+    assert fed([b"\n", b" ", b" yes", b" no"])[1] == ["", "", "yes", " no"]
+
+
+def test_answer_knows_its_tokens_and_what_was_said_of_them():
+    answer, said = fed([b"one ", b"st", b"op two"], stops=["stop"])
+    assert said == ["one ", "", ""]
+    assert answer.is_stopped
+    assert answer.end() == ""
+    assert (answer.text, answer.tokens) == ("one ", [0, 1, 2])
+
+
+def test_what_was_held_back_is_said_at_the_end():
+    answer, said = fed([b"one st"], stops=["stop"])
+    assert said == ["one "]
+    assert answer.end() == "st"
+    assert answer.text == "one st"
