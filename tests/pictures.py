@@ -43,7 +43,7 @@ def icons():
 
 def screenshots():
     SCREENSHOTS.mkdir(exist_ok=True)
-    with ServerProcess("--temperature", "0.3") as server, chromium() as browser:
+    with ServerProcess() as server, chromium() as browser:
         server.wait_until_ready()
         for screen, (width, height) in SCREENS.items():
             for scheme in ("light", "dark"):
