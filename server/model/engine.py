@@ -23,7 +23,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -55,6 +55,9 @@ AUTO_TEMPLATE = "auto"
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
 _ANSWER_TOKENS_BESIDE_TALK = 256  # and a talk is shortened to leave room for so many
+# Of fixed size: ggml rounds differently in other slices, and then a seed would give another
+# answer after every start.
+_PERSONA_SLICE_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,7 @@ class Engine:
         )
 
     def read_persona(self, cancelled: threading.Event, progress: Progress) -> None:
-        """Evaluate the persona, so that no prompt has to.
+        """Evaluate the persona, so that no prompt has to; `cancelled` is looked at every 16 tokens.
 
         Raises:
             ModelFileError: if the persona does not fit the context.
@@ -169,7 +172,7 @@ class Engine:
             )
         for context in self._contexts:
             self._context = context
-            self._read(persona, cancelled, progress)
+            self._read(persona, cancelled, progress, _persona_slice)
 
     def read(self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress) -> bool:
         """Bring a context to `prompt`: reuse what it begins with, evaluate the rest.
@@ -181,9 +184,15 @@ class Engine:
             RuntimeError: if ggml fails to evaluate.
         """
         self._context = self._contexts.take(prompt)
-        return self._read(prompt, cancelled, progress)
+        return self._read(prompt, cancelled, progress, self._slice.next)
 
-    def _read(self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress) -> bool:
+    def _read(
+        self,
+        prompt: Sequence[int],
+        cancelled: threading.Event,
+        progress: Progress,
+        next_size: Callable[[int], int],
+    ) -> bool:
         rest = self._context.cut_to(prompt)
         progress.prompt_tokens = len(prompt)
         progress.cached_tokens = progress.read_tokens = len(prompt) - len(rest)
@@ -191,7 +200,7 @@ class Engine:
         self._effort.begin_prompt()
         started, at = time.perf_counter(), 0
         while at < len(rest) and not cancelled.is_set():
-            at += self._evaluate_slice(rest[at : at + self._slice.next(len(rest) - at)])
+            at += self._evaluate_slice(rest[at : at + next_size(len(rest) - at)])
             progress.read_tokens = progress.cached_tokens + at
             self._effort.rest(cancelled)
         progress.prompt_s = time.perf_counter() - started
@@ -285,6 +294,10 @@ class Engine:
             logits[self._control_index] = -np.inf
         penalise(logits, recent, sampling.repetition_penalty)
         return sample(logits, sampling, draw)
+
+
+def _persona_slice(left: int) -> int:
+    return min(left, _PERSONA_SLICE_TOKENS)
 
 
 def _load(file: modelfile.ModelFile, context_tokens: int) -> LLM:
