@@ -94,18 +94,6 @@ class Options:
 
     # where
     host: str = _option("127.0.0.1", _text, "address to listen on; 0.0.0.0 for every one")
-    trusted_proxy: tuple[Network, ...] = _option(
-        (),
-        _networks,
-        "addresses and networks of proxies whose X-Forwarded-For is believed",
-        "none",
-    )
-    api_key: str | None = _option(
-        None, _text, "what Authorization: Bearer must carry to ask; better as a variable", "none"
-    )
-    cors_origin: str | None = _option(
-        None, _text, "an origin whose pages may ask from a browser, or *", "none"
-    )
     port: int = _option(8080, _whole(0, 65535), "port to listen on; 0 takes a free one")
     # the model
     model: str = _option("smollm2", _text, "a model's name in the catalogue, or a path to a file")
@@ -125,9 +113,24 @@ class Options:
     # one answer
     max_tokens: int = _option(500, _whole(1, 131072), "most tokens of one answer")
     temperature: float = _option(0.6, _real(0, 2), "0 is the likeliest answer, 2 is wild")
+    # who waits
     # Queued prompts cost nothing, but nobody waits for the seventeenth answer.
     queue: int = _option(16, _whole(1, 10000), "most prompts waiting for the model")
     per_client: int = _option(2, _whole(1, 10000), "most of them from one client address")
+    # who may ask
+    trusted_proxy: tuple[Network, ...] = _option(
+        (),
+        _networks,
+        "addresses and networks of proxies whose X-Forwarded-For is believed",
+        "none",
+    )
+    api_key: str | None = _option(
+        None, _text, "what Authorization: Bearer must carry to ask; better as a variable", "none"
+    )
+    cors_origin: str | None = _option(
+        None, _text, "an origin whose pages may ask from a browser, or *", "none"
+    )
+    # one request
     # 16 KiB is far more than a context of 2,048 tokens holds of any language.
     max_body: int = _option(16 * 1024, _whole(1, 2**30), "most bytes of a prompt, or of a message")
     # A talk of a hundred turns.
