@@ -50,11 +50,18 @@ class Asking:
     Args:
         worker: answers them.
         addresses: tells whose they are.
+        on_refused: hears of each that is refused at once.
     """
 
-    def __init__(self, worker: Worker, addresses: ClientAddresses) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        addresses: ClientAddresses,
+        on_refused: Callable[[ModelError], None],
+    ) -> None:
         self._worker = worker
         self._addresses = addresses
+        self._on_refused = on_refused
 
     def ask(
         self,
@@ -72,6 +79,7 @@ class Asking:
         try:
             job = self._worker.submit(conversation, sampling, listener, client)
         except ModelError as error:
+            self._on_refused(error)
             raise as_http(error) from error
         exchange.tells_its_end = True
         exchange.on_disconnect = lambda: self._worker.cancel(job)

@@ -6,7 +6,7 @@ are not known are ignored, known ones of a wrong type or out of range are refuse
 """
 
 import json
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from server.model.sampler import Sampling
 
 MAX_TEMPERATURE = 2.0
 MAX_SEED = 2**63 - 1
+_SEEDS = 2**64
 _MOST_STOPS = 4
 _MOST_STOP_LETTERS = 256
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -80,16 +81,19 @@ def read_conversation(request: Object, message_bytes: int) -> Conversation:
 
     Raises:
         BadField: if it is none.
-        ContentTooLarge: if a message is longer than `message_bytes`.
+        ContentTooLarge: if the question, or the system's text, is longer than `message_bytes`.
+            What was said before is not refused for that: it is forgotten if it has no room.
     """
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadField("messages", "must be a list of at least one message")
-    turns = [_read_message(index, value, message_bytes) for index, value in enumerate(messages)]
+    turns = [_read_message(index, value) for index, value in enumerate(messages)]
     system = "\n\n".join(text for role, text in turns if role == "system")
     talk = _merge([turn for turn in turns if turn[0] != "system"])
     if not talk or talk[-1][0] != "user":
         raise BadField("messages", "must end with a message of the user")
+    _limit("The system messages together", system, message_bytes)
+    _limit("The question at the end of messages", talk[-1][1], message_bytes)
     if talk[0][0] == "assistant":
         talk.insert(0, ("user", _SILENCE))
     pairs = zip(talk[:-1:2], talk[1::2], strict=True)
@@ -122,19 +126,21 @@ def _read_sampling(request: Object, limits: ChatLimits) -> Sampling:
     older = _whole(request, "max_tokens", 1, MAX_SEED)  # its former name
     temperature = _real(request, "temperature", 0, MAX_TEMPERATURE)
     top_p = _real(request, "top_p", 0, 1)
+    seed = _whole(request, "seed", -MAX_SEED - 1, MAX_SEED)
     default = Sampling(limits.max_tokens)
     return Sampling(
         max_tokens=min(asked or older or limits.max_tokens, limits.max_tokens),
         temperature=limits.temperature if temperature is None else temperature,
         top_p=default.top_p if top_p is None else top_p,
-        seed=_whole(request, "seed", -MAX_SEED - 1, MAX_SEED),
+        # Python's generator takes -1 for 1.
+        seed=None if seed is None else seed % _SEEDS,
         stop=_read_stops(request),
     )
 
 
 def _read_stops(request: Object) -> tuple[str, ...]:
     value = request.get("stop")
-    stops = [value] if isinstance(value, str) else value or []
+    stops = [] if value is None else [value] if isinstance(value, str) else value
     is_right = (
         isinstance(stops, list)
         and len(stops) <= _MOST_STOPS
@@ -152,7 +158,7 @@ def _read_stops(request: Object) -> tuple[str, ...]:
 # -- messages -----------------------------------------------------------------------------
 
 
-def _read_message(index: int, value: object, message_bytes: int) -> tuple[str, str]:
+def _read_message(index: int, value: object) -> tuple[str, str]:
     name = f"messages[{index}]"
     if not isinstance(value, dict):
         raise BadField(name, "must be an object")
@@ -161,14 +167,16 @@ def _read_message(index: int, value: object, message_bytes: int) -> tuple[str, s
         raise BadField(f"{name}.role", "must be system, user or assistant")
     text = _read_content(f"{name}.content", value.get("content"), role)
     try:
-        size = len(text.encode())
+        text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair
         raise BadField(f"{name}.content", "is not valid Unicode") from None
-    if size > message_bytes:
-        raise ContentTooLarge(
-            f"{name}.content has {size:,} bytes, and a message may have {message_bytes:,}."
-        )
     return _ROLES[role], text
+
+
+def _limit(what: str, text: str, most_bytes: int) -> None:
+    size = len(text.encode())
+    if size > most_bytes:
+        raise ContentTooLarge(f"{what} may have {most_bytes:,} bytes, not {size:,}.")
 
 
 # A text, or the parts that newer clients send.
@@ -232,7 +240,7 @@ def _real(request: Object, name: str, least: float, most: float) -> float | None
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not least <= value <= most:
+    if not is_number or not least <= value <= most:  # NaN is not, either
         raise BadField(name, f"must be a number from {least:g} to {most:g}")
     return float(value)
 
@@ -244,8 +252,8 @@ def _real(request: Object, name: str, least: float, most: float) -> float | None
 def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise BadRequest(f"The JSON has the name {json.dumps(twice)} twice in one object.")
     return found
 

@@ -36,7 +36,7 @@ class ClientAddresses:
         address = peer
         hops = [hop.strip() for hop in forwarded_for.split(",")] if forwarded_for else []
         while hops and self._is_trusted(address):
-            address = hops.pop()
+            address = _without_port(hops.pop())
         return _name(address)
 
     def _is_trusted(self, text: str) -> bool:
@@ -45,6 +45,13 @@ class ClientAddresses:
         except ValueError:
             return False
         return any(address in network for network in self._trusted)
+
+
+# Some proxies append the client's port: 192.0.2.1:90, [2001:db8::1]:90.
+def _without_port(text: str) -> str:
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text
 
 
 def _name(text: str) -> str:

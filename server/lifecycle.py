@@ -104,7 +104,8 @@ class Server:
         options, worker = self._options, self.worker
         access = Access(options.api_key, options.cors_origin)
         limits = ChatLimits(options.max_body, options.max_tokens, options.temperature)
-        asking = Asking(worker, ClientAddresses(options.trusted_proxy))
+        addresses = ClientAddresses(options.trusted_proxy)
+        asking = Asking(worker, addresses, self._metrics.observe_refusal)
         return Routes(
             load_assets(_CLIENT_DIRECTORY),
             Status(worker, self._metrics, model_name, lambda: self.connections),

@@ -10,10 +10,25 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from server import __version__
+from server.model.errors import (
+    ClientQueueFull,
+    ModelError,
+    ModelUnavailable,
+    PromptEmpty,
+    PromptTooLong,
+    QueueFull,
+)
 from server.model.thermometer import Thermometer
 from server.model.worker import Outcome, Worker
 
 _NAN = float("nan")
+_REASONS: dict[type[ModelError], str] = {
+    PromptEmpty: "empty",
+    PromptTooLong: "too_long",
+    QueueFull: "queue_full",
+    ClientQueueFull: "client_queue_full",
+    ModelUnavailable: "unavailable",
+}
 _WAITS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _CANCELS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _SPEEDS = (0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 25, 50, 100, 200, 400)
@@ -76,6 +91,7 @@ class Metrics:
             return Histogram(f"socrates_{name}", description, buckets=buckets, registry=registry)
 
         self._prompts = counter("prompts", "Prompts that ended, by how", ("ending",))
+        self._refused = counter("refused", "Prompts that were not even queued, by why", ("reason",))
         self._prompt_tokens = counter("prompt_tokens", "Tokens of prompts")
         self._cached_tokens = counter("cached_tokens", "Those that were still in a context")
         self._tokens = counter("tokens", "Tokens of answers")
@@ -105,6 +121,10 @@ class Metrics:
         ):
             if value is not None:
                 histogram.observe(value)
+
+    def observe_refusal(self, error: ModelError) -> None:
+        """Count a prompt that was refused at once."""
+        self._refused.labels(_REASONS[type(error)]).inc()
 
     def observe_lag(self, seconds: float) -> None:
         """Count one look at the loop's punctuality."""

@@ -70,6 +70,13 @@ def _networks(text: str) -> tuple[Network, ...]:
         raise ValueError("wants addresses or networks, such as 10.0.0.0/8,::1") from None
 
 
+# RFC 6750 section 2.1 has fewer characters; these are all that a header field carries safely.
+def _key(text: str) -> str:
+    if not text or not all("!" <= letter <= "~" for letter in text):
+        raise ValueError("wants visible ASCII characters without blanks")
+    return text
+
+
 def _text(text: str) -> str:
     if not text:
         raise ValueError("must not be empty")
@@ -125,7 +132,7 @@ class Options:
         "none",
     )
     api_key: str | None = _option(
-        None, _text, "what Authorization: Bearer must carry to ask; better as a variable", "none"
+        None, _key, "what Authorization: Bearer must carry to ask; better as a variable", "none"
     )
     cors_origin: str | None = _option(
         None, _text, "an origin whose pages may ask from a browser, or *", "none"

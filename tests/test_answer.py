@@ -30,10 +30,19 @@ def test_answer_knows_its_tokens_and_what_was_said_of_them():
     assert answer.is_stopped
     assert answer.end() == ""
     assert (answer.text, answer.tokens) == ("one ", [0, 1, 2])
+    assert not answer.is_exact
 
 
 def test_what_was_held_back_is_said_at_the_end():
     answer, said = fed([b"one st"], stops=["stop"])
     assert said == ["one "]
+    assert not answer.is_stopped
     assert answer.end() == "st"
     assert answer.text == "one st"
+    assert answer.is_exact
+
+
+def test_answer_cut_inside_a_character_is_not_what_its_tokens_say():
+    assert fed([b" caf", b"\xc3\xa9"])[0].is_exact
+    assert not fed([b" caf", b"\xc3"])[0].is_exact
+    assert not fed([b" "])[0].is_exact

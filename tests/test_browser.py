@@ -458,6 +458,49 @@ def test_second_question_brings_the_first_along(page, gated):
     assert gated.engine.conversations[-1].exchanges == (Exchange("1 word", "word0"),)
 
 
+def test_answer_that_broke_off_is_not_remembered(page, gated):
+    open_page(page, gated)
+    ask(page, "fail now")
+    gated.engine.allow(1)
+    expect(last_answer(page)).to_have_text("word0")
+    gated.engine.allow(1)
+    expect(last_note(page)).to_contain_text("The answer broke off here.")
+    page.get_by_role("button", name="Retry").click()
+    gated.engine.allow(1)
+    expect(last_answer(page)).to_have_text("word0")
+    assert gated.engine.conversations[-1].exchanges == ()
+    gated.engine.allow(1)
+    expect(last_note(page)).to_contain_text("The answer broke off here.")
+    gated.engine.allow(100)
+    ask(page, "1 word")
+    expect(last_answer(page)).to_have_text("word0")
+    assert gated.engine.conversations[-1].exchanges == ()
+
+
+def test_answer_that_was_stopped_is_remembered(page, gated):
+    open_page(page, gated)
+    ask(page, "9 words")
+    gated.engine.allow(1)
+    expect(last_answer(page)).to_have_text("word0")
+    page.keyboard.press("Escape")
+    expect(last_note(page)).to_contain_text("Stopped.")
+    gated.engine.allow(100)
+    ask(page, "1 word")
+    expect(last_answer(page)).to_have_text("word0")
+    assert gated.engine.conversations[-1].exchanges == (Exchange("9 words", "word0"),)
+
+
+def test_half_a_character_does_not_spoil_the_talk(page, gated):
+    open_page(page, gated)
+    gated.engine.allow(100)
+    page.evaluate("document.getElementById('prompt').value = '1 word \\ud800'")
+    page.get_by_role("button", name="Send").click()
+    expect(last_note(page)).to_have_text("Copy")
+    ask(page, "2 words")
+    expect(last_answer(page)).to_have_text("word0 word1")
+    assert gated.engine.conversations[-1].exchanges == (Exchange("1 word \ufffd", "word0"),)
+
+
 def test_memory_can_be_turned_off_and_stays_off(page, gated):
     open_page(page, gated)
     gated.engine.allow(100)
@@ -477,7 +520,11 @@ def test_key_is_asked_for_and_remembered(page):
         open_page(page, server)
         ask(page, "2 words")
         expect(last_note(page)).to_contain_text("This server wants a key")
-        page.get_by_placeholder("The server's key").fill("secret")
+        key = page.get_by_placeholder("The server's key")
+        key.fill("s€cret")  # nothing that a header field could carry
+        page.get_by_role("button", name="Enter").click()
+        assert key.evaluate("field => field.validity.patternMismatch")
+        key.fill("secret")
         page.get_by_role("button", name="Enter").click()
         expect(last_answer(page)).to_have_text("word0 word1")
         page.reload()

@@ -64,9 +64,40 @@ def test_what_is_no_talk_is_refused(messages, sentence):
     assert str(refused.value) == sentence
 
 
-def test_long_message_is_refused_with_both_numbers():
-    with pytest.raises(ContentTooLarge, match=r"1,001 bytes, and a message may have 1,000\."):
-        read_conversation({"messages": [message("user", "é" * 500 + "x")]}, 1000)
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        (
+            [message("user", "é" * 500 + "x")],
+            "The question at the end of messages may have 1,000 bytes, not 1,001.",
+        ),
+        (
+            [message("user", "x" * 500), message("user", "x" * 500)],
+            "The question at the end of messages may have 1,000 bytes, not 1,001.",
+        ),
+        (
+            [message("system", "x" * 500), message("user", "a"), message("system", "x" * 499)],
+            "The system messages together may have 1,000 bytes, not 1,001.",
+        ),
+    ],
+)
+def test_long_text_is_refused_with_both_numbers(messages, sentence):
+    if messages[-1]["role"] == "system":
+        messages = [*messages, message("user", "b")]
+    with pytest.raises(ContentTooLarge) as refused:
+        read_conversation({"messages": messages}, 1000)
+    assert str(refused.value) == sentence
+
+
+def test_what_was_said_before_may_be_long():
+    talk = [message("user", "a"), message("assistant", "x" * 5000), message("user", "b")]
+    assert read_conversation({"messages": talk}, 1000).exchanges == (Exchange("a", "x" * 5000),)
+
+
+def test_name_that_comes_twice_is_found_among_many():
+    names = ",".join(f'"{number}":1' for number in range(40_000))
+    with pytest.raises(BadRequest, match='the name "39999" twice'):
+        read_object(f'{{{names},"39999":1}}'.encode())
 
 
 def test_defaults():
@@ -83,7 +114,8 @@ FIELDS = [
     ({"temperature": 0}, "temperature", 0.0),
     ({"temperature": 2}, "temperature", 2.0),
     ({"top_p": 0.5}, "top_p", 0.5),
-    ({"seed": -1}, "seed", -1),
+    ({"seed": 1}, "seed", 1),
+    ({"seed": -1}, "seed", 2**64 - 1),  # Python's generator would take -1 for 1
     ({"stop": "x"}, "stop", ("x",)),
     ({"stop": ["x", "yz"]}, "stop", ("x", "yz")),
     ({"stop": None}, "stop", ()),
@@ -107,6 +139,7 @@ BAD_FIELDS = [
     ({"max_tokens": True}, "max_tokens must be a whole number from 1 to 9223372036854775807."),
     ({"max_completion_tokens": "5"}, "max_completion_tokens must be a whole number from 1 to 9223372036854775807."),
     ({"temperature": 2.1}, "temperature must be a number from 0 to 2."),
+    ({"temperature": 10**400}, "temperature must be a number from 0 to 2."),
     ({"temperature": "warm"}, "temperature must be a number from 0 to 2."),
     ({"temperature": 1e999}, "The body is not valid JSON: Infinity is no JSON number."),
     ({"top_p": -0.1}, "top_p must be a number from 0 to 1."),
@@ -117,6 +150,8 @@ BAD_FIELDS = [
     ({"stream_options": 1}, "stream_options must be an object."),
     ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage must be true or false."),
     ({"stop": 5}, "stop must be a text, or a list of at most 4, of 1 to 256 characters each."),
+    ({"stop": False}, "stop must be a text, or a list of at most 4, of 1 to 256 characters each."),
+    ({"stop": {}}, "stop must be a text, or a list of at most 4, of 1 to 256 characters each."),
     ({"stop": ["a"] * 5}, "stop must be a text, or a list of at most 4, of 1 to 256 characters each."),
     ({"stop": [""]}, "stop must be a text, or a list of at most 4, of 1 to 256 characters each."),
     ({"model": 5}, "model must be a text."),

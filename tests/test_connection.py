@@ -371,6 +371,18 @@ def test_refused_connections_are_bounded_too():
     assert sum(client.transport.is_aborted for client in clients) == 35
 
 
+def test_refused_request_is_one_line_in_the_log():
+    told = []
+    shared = Shared(FakeApplication(), LIMITS, FakeLoop(), told.append)
+    client = FakeClient(shared=shared)
+    client.application.limit = 2
+    client.send(POST)
+    client.connection.connection_lost(None)
+    [record] = told
+    assert (record.method, record.path, record.status) == ("POST", "/x", 413)
+    assert 0 <= record.duration_s < 60
+
+
 def test_head_with_a_body_is_refused_without_content():
     client = FakeClient()
     client.application.limit = 2

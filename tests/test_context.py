@@ -15,7 +15,7 @@ class FakeLLM:
 
 def make(count):
     contexts = [Context(FakeLLM()) for _ in range(count)]
-    return Contexts(contexts, len(PERSONA)), contexts
+    return Contexts(contexts, PERSONA), contexts
 
 
 def ask(contexts, prompt, answer):
@@ -61,3 +61,20 @@ def test_few_words_in_common_are_no_talk():
     newcomer = ask(contexts, [*PERSONA, 50, 51, *range(80, 99)], [8])
     assert newcomer is not first
     assert ask(contexts, [*talk, 8, 9], []) is first
+
+
+def test_talk_with_a_system_text_of_its_own_is_gone_on_with():
+    contexts, _ = make(2)
+    foreign = ask(contexts, [7, 7, 20, 21], [8])
+    ask(contexts, [*PERSONA, 30], [8])
+    assert ask(contexts, [7, 7, 20, 21, 8, 22], [9]) is foreign
+
+
+def test_system_texts_push_out_one_another_and_not_the_persona():
+    contexts, _ = make(2)
+    foreign = ask(contexts, [7, 20], [8])
+    talk = ask(contexts, [*PERSONA, 30], [8])
+    assert ask(contexts, [6, 20], [8]) is foreign
+    assert ask(contexts, [5, 20], [8]) is foreign
+    assert ask(contexts, [*PERSONA, 40], [8]) is talk
+    assert ask(contexts, [4, 20], [8]) is foreign

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from server.model.conversation import Conversation
+from server.model.conversation import Conversation, Exchange
 from server.model.effort import EffortSettings
 from server.model.engine import Engine, EngineSettings
 from server.model.errors import (
@@ -191,6 +191,19 @@ def test_load_tells_how_far_it_is_and_can_be_given_up(engine_settings, engine):
     cancelled.set()
     with pytest.raises(ModelUnavailable):
         Engine.load(engine_settings, Loading(), cancelled)
+
+
+@pytest.mark.model
+def test_answer_ended_by_a_stop_text_does_not_come_back_with_it(engine):
+    pieces, _ = say(engine, "What is courage?", GREEDY)
+    text = "".join(pieces)
+    stop = text[12:16]
+    talk = Conversation("Go on.", (Exchange("What is courage?", text[:12]),))
+    before = engine.write_prompt(talk)
+    pieces, progress = say(engine, "What is courage?", dataclasses.replace(GREEDY, stop=(stop,)))
+    assert progress.finish is Finish.STOP
+    assert "".join(pieces) == text[: text.index(stop)]
+    assert engine.write_prompt(talk) == before
 
 
 @pytest.mark.model

@@ -1,6 +1,7 @@
 """/metrics, scraped and read by the real parser."""
 
 import math
+from contextlib import ExitStack
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -59,6 +60,25 @@ def test_present_state_is_told(server):
     assert value(found, "duty_ratio") == 1
     assert value(found, "info", model="fake", version=server_version()) == 1
     assert found["process_open_fds", ()] > 3
+
+
+def test_refused_prompts_are_counted_by_why():
+    engine = FakeEngine(gated=True)
+    with InProcessServer(engine, per_client=1, queue=1) as server, ExitStack() as stack:
+        server.wait_until_ready()
+        server.ask(" ")
+        server.ask("x" * 1001)
+        for _ in range(2):
+            client = stack.enter_context(server.connect())
+            client.sendall(prompt_request("1 word"))
+            wait_until(engine.is_waiting.is_set)
+        wait_until(lambda: server.status()["queued"] == 1)
+        assert server.ask("1 word")[0] == 503
+        found = scrape(server)
+        assert value(found, "refused_total", reason="empty") == 1
+        assert value(found, "refused_total", reason="too_long") == 1
+        assert value(found, "refused_total", reason="queue_full") == 1
+        engine.allow(100)
 
 
 def server_version():

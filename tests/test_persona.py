@@ -1,7 +1,5 @@
 """Prompts: templates, control tokens by id, and users who try to forge a turn."""
 
-from pathlib import Path
-
 import pytest
 
 from server.model.conversation import Conversation, Exchange
@@ -204,6 +202,7 @@ def test_socrates_has_examples():
         b"system =",
         b"",
         b"system = 1",
+        b"system = " + b"[" * 100_000,
         b"system = 'a'\nexamples = 'b'",
         b"system = 'a'\n[[examples]]\nuser = 'b'",
         b"system = 'a'\n[[examples]]\nuser = 'b'\nanswer = 1",
@@ -216,11 +215,25 @@ def test_what_is_no_persona_is_told_in_one_sentence(tmp_path, text):
         load_persona(path)
 
 
+@pytest.mark.parametrize("path", sorted(SOCRATES.parent.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_persona_of_ours_is_one(path):
+    persona = load_persona(path)
+    assert len(persona.examples) >= 3
+    assert path.stem in persona.system.lower()
+
+
 def test_missing_persona_is_told_in_one_sentence(tmp_path):
     with pytest.raises(ModelFileError, match=r"cannot be read: No such file or directory\.$"):
         load_persona(tmp_path / "missing.toml")
 
 
-def test_persona_is_found_by_name_or_path():
+def test_persona_is_found_by_name_or_path(tmp_path):
     assert find_persona("socrates") == SOCRATES
-    assert find_persona("mine.toml") == Path("mine.toml")
+    path = tmp_path / "mine.toml"
+    path.touch()
+    assert find_persona(str(path)) == path
+
+
+def test_unknown_persona_is_told_with_those_there_are(tmp_path):
+    with pytest.raises(ModelFileError, match=r"persona plato: take diogenes or socrates, or a"):
+        find_persona("plato")

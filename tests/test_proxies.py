@@ -1,6 +1,7 @@
 """Three real servers with the real model behind real HAProxy; one behind nginx and Caddy."""
 
 import http.client
+import json
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.clients import parse_networks
 from tests.conftest import require
 from tests.inprocess import InProcessServer
 from tests.proxies import DEPLOY, caddy, find, haproxy, nginx
@@ -23,6 +25,12 @@ from tests.support import (
 
 PROMPTS = 60
 STORY = "Tell me a long story about the sea, with many words."
+# More than the model has room for, so that it is forgotten; but a proxy has to hold it.
+LONG_TALK = [
+    {"role": "user", "content": "What is the sea?"},
+    {"role": "assistant", "content": "water " * 7000},
+]
+JSON = {"Content-Type": "application/json"}
 
 
 class Farm(NamedTuple):
@@ -78,10 +86,15 @@ def frozen(server):
         server.process.send_signal(signal.SIGCONT)
 
 
-def request(port, method, path, body=None, client="127.0.0.1"):
+def talk(question):
+    """As large a body as the page sends."""
+    return json.dumps({"messages": [*LONG_TALK, {"role": "user", "content": question}]})
+
+
+def request(port, method, path, body=None, client="127.0.0.1", headers=()):
     """(status, body); raises IncompleteRead for an answer that broke off."""
     with person(port, client) as connection:
-        connection.request(method, path, body)
+        connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
         return response.status, response.read()
 
@@ -91,7 +104,7 @@ def ask(port, number, max_tokens):
     path = f"/prompt?max_tokens={max_tokens}&seed={number}&temperature=1.2"
     client = f"127.0.1.{number + 1}"
     try:
-        return request(port, "POST", path, f"{number}. {STORY}", client)
+        return request(port, "POST", path, talk(f"{number}. {STORY}"), client, JSON)
     except (http.client.HTTPException, OSError):
         return "broken", b""
 
@@ -169,7 +182,7 @@ def test_client_that_leaves_the_proxys_queue_never_reaches_a_model(shared_farm):
         for server in servers:
             stack.enter_context(frozen(server))  # so that none ends and calls the seventh in
         with person(port, "127.0.2.7") as client:
-            client.request("POST", path, STORY)  # header and body in two segments
+            client.request("POST", path, talk(STORY), JSON)  # header and body in two segments
             wait_until(lambda: queued_in_proxy(metrics) == 1)
         # HAProxy's manual, section 8.2.3: <NOSRV> if it never got to a server.
         line = wait_until(lambda: next((x for x in lines if "127.0.2.7:" in x), None))
@@ -194,6 +207,9 @@ def held(server):
     return status["busy"] + status["queued"]
 
 
+SENTENCE = "Too many of your prompts are waiting; let one be answered."
+
+
 @pytest.mark.model
 def test_one_person_has_three_prompts_at_a_time(shared_farm):
     servers, port, *_ = shared_farm
@@ -204,7 +220,10 @@ def test_one_person_has_three_prompts_at_a_time(shared_farm):
             client = stack.enter_context(person(port, "127.0.0.1"))
             client.request("POST", path, STORY)
             wait_until(lambda n=number: sum(map(held, servers)) == n + 1)
-        assert request(port, "POST", path, STORY)[0] == 429
+        assert request(port, "POST", path, STORY) == (429, SENTENCE.encode() + b"\n")
+        assert request(port, "POST", path.replace("p", "%70", 1), STORY)[0] == 429
+        status, body = request(port, "POST", "/v1/chat/completions", talk(STORY), headers=JSON)
+        assert (status, json.loads(body)["error"]["message"]) == (429, SENTENCE)
         assert request(port, "GET", "/")[0] == 200
         assert request(port, "POST", path, "Who?", client="127.0.3.1")[0] == 200
 
@@ -249,7 +268,8 @@ def behind_proxy(request, tmp_path):
     proxy = request.param
     require(find(proxy.__name__), proxy.__name__)
     engine = FakeEngine(gated=True)
-    with InProcessServer(engine) as server, proxy(tmp_path, server.port) as (port, _):
+    trusted = {"trusted_proxy": parse_networks("127.0.0.1")}
+    with InProcessServer(engine, **trusted) as server, proxy(tmp_path, server.port) as (port, _):
         server.wait_until_ready()
         yield server, port
 
@@ -272,6 +292,16 @@ def test_proxy_passes_a_cancel_on(behind_proxy):
         server.engine.allow(1)
         connection.getresponse().read1(100)
     wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))
+
+
+def test_proxy_tells_who_asks_whatever_the_client_claims(behind_proxy):
+    server, port = behind_proxy
+    with person(port, "127.0.5.6") as connection:
+        connection.request("POST", "/prompt", "1 word", {"X-Forwarded-For": "192.0.2.9"})
+        [job] = wait_until(lambda: list(server.server.worker._jobs))
+        assert job.client == "127.0.5.6"
+        server.engine.allow(2)
+        assert connection.getresponse().read() == b"word0 "
 
 
 def test_readme_quotes_the_caddyfile():

@@ -1,7 +1,7 @@
 // The page: joins its parts, and owns the one answer that may be under way.
 
 import { addAnswer, addQuestion, dropRetries } from "./conversation.js";
-import { grow, tooLong } from "./field.js";
+import { grow, read, tooLong } from "./field.js";
 import { Lookout } from "./lookout.js";
 import { SentenceSplitter } from "./sentences.js";
 import { Speaker } from "./speech.js";
@@ -38,7 +38,7 @@ let retryWithKey = null; // asks again what was refused for want of a key
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const prompt = field.value.trim();
+  const prompt = read(field);
   if (!prompt || running) return;
   if (tooLong(prompt)) return; // it was told when it was written
   field.value = "";
@@ -48,7 +48,7 @@ form.addEventListener("submit", (event) => {
 
 field.addEventListener("input", () => {
   grow(field);
-  tell({ complaint: tooLong(field.value.trim()) });
+  tell({ complaint: tooLong(read(field)) });
 });
 
 field.addEventListener("keydown", (event) => {
@@ -126,11 +126,11 @@ async function answer(prompt) {
     wait.end();
     sentences.end().forEach((sentence) => speaker.say(sentence));
     bubble.end(bubble.text ? "" : "Socrates said nothing.");
+    talk.add(prompt, bubble.text);
   } catch (error) {
     wait.end();
     explain(error, signal, bubble, prompt);
   } finally {
-    talk.add(prompt, bubble.text);
     announcer.textContent = bubble.text; // once and whole, for those who listen
     running = null;
     setBusy(false);
@@ -141,6 +141,7 @@ function explain(error, signal, bubble, prompt) {
   if (signal.aborted) {
     speaker.stop();
     bubble.end("Stopped.");
+    talk.add(prompt, bubble.text); // it was read; one that broke off is asked again
     return;
   }
   const retry = () => {

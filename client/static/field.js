@@ -12,6 +12,15 @@ export function tooLong(prompt) {
   return `That is too long: ${bytes.toLocaleString("en")} bytes, and ${MOST_BYTES.toLocaleString("en")} fit.`;
 }
 
+/**
+ * @param {HTMLTextAreaElement} field
+ * @returns {string} what stands in it, as text that JSON can carry: half a surrogate pair, as
+ *   some keyboards leave behind, becomes U+FFFD
+ */
+export function read(field) {
+  return new TextDecoder().decode(new TextEncoder().encode(field.value)).trim();
+}
+
 /** Make the field as high as its text; the style sheet says how high at most. */
 export function grow(field) {
   field.style.height = "auto";

@@ -1,7 +1,9 @@
 // What has been said, as far as the server is to be told with the next question. Pure.
 
-// Less than the server takes (256 KiB), and far more than any context holds.
-const MOST_LETTERS = 60_000;
+// More than 4,096 tokens take; with a question, it still fits a proxy's buffer of 64 KiB.
+const MOST_BYTES = 40_000;
+
+const bytesOf = ({ question, answer }) => new TextEncoder().encode(question + answer).length;
 
 /** Keeps the questions and answers of one page; `isKept` turns the memory on and off. */
 export class Talk {
@@ -16,18 +18,19 @@ export class Talk {
 
   /** @param {string} question @param {string} answer */
   add(question, answer) {
-    if (this.#isKept && answer.trim()) this.#exchanges.push({ question, answer: answer.trim() });
+    if (!this.#isKept || !answer.trim()) return;
+    this.#exchanges.push({ question, answer: answer.trim() });
+    this.#forget();
   }
 
   /**
    * @param {string} question
    * @returns {{type: string, body: string}} what to send: the bare question, or as JSON the
-   *   latest exchanges, too
+   *   exchanges, too
    */
   request(question) {
-    const kept = this.#latest();
-    if (!kept.length) return { type: "text/plain; charset=utf-8", body: question };
-    const messages = kept.flatMap((exchange) => [
+    if (!this.#exchanges.length) return { type: "text/plain; charset=utf-8", body: question };
+    const messages = this.#exchanges.flatMap((exchange) => [
       { role: "user", content: exchange.question },
       { role: "assistant", content: exchange.answer },
     ]);
@@ -35,12 +38,11 @@ export class Talk {
     return { type: "application/json", body: JSON.stringify({ messages }) };
   }
 
-  #latest() {
-    let letters = 0;
-    const tooMany = this.#exchanges.findLastIndex(({ question, answer }) => {
-      letters += question.length + answer.length;
-      return letters > MOST_LETTERS;
-    });
-    return this.#exchanges.slice(tooMany + 1);
+  // Half of it at once: a talk that begins otherwise is read by the model from its beginning,
+  // and that must not happen with every question.
+  #forget() {
+    let bytes = this.#exchanges.reduce((sum, exchange) => sum + bytesOf(exchange), 0);
+    if (bytes <= MOST_BYTES) return;
+    while (bytes > MOST_BYTES / 2) bytes -= bytesOf(this.#exchanges.shift());
   }
 }

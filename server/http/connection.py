@@ -153,8 +153,10 @@ class Connection(asyncio.Protocol):
             self._end(exchange)
             exchange.disconnect()
         elif self._head is not None and self._shared.on_request is not None:
-            head, duration_s = self._head, time.perf_counter() - self._begun_at
-            self._shared.on_request(Record(head.method, head.path, None, 0, duration_s))
+            head = self._head
+            self._shared.on_request(
+                Record(head.method, head.path, None, 0, self._seconds_since_begun())
+            )
 
     def pause_writing(self) -> None:
         """The kernel takes no more: the client must read some within the limit."""
@@ -333,6 +335,7 @@ class Connection(asyncio.Protocol):
         if self._head is not None:
             method, path = self._head.method, self._head.path
             error = self._shared.application.present(self._head, error)
+            self._head = None  # it has its answer, and its line in the log
         body = error.body
         length = ("Content-Length", str(len(body)))
         headers = (*error_headers(error), ("Connection", "close"), length)
@@ -341,9 +344,13 @@ class Connection(asyncio.Protocol):
         answer = response.head(error.status, self._shared.clock.now(), headers) + body
         self.write(answer)
         if self._shared.on_request is not None:
-            duration_s = time.perf_counter() - self._begun_at if self._begun_at else 0.0
-            self._shared.on_request(Record(method, path, error.status, len(answer), duration_s))
+            self._shared.on_request(
+                Record(method, path, error.status, len(answer), self._seconds_since_begun())
+            )
         self._linger()
+
+    def _seconds_since_begun(self) -> float:
+        return time.perf_counter() - self._begun_at if self._begun_at else 0.0
 
     def _end(self, exchange: Exchange) -> None:
         if self._shared.on_request is not None and not exchange.tells_its_end:

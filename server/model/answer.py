@@ -20,6 +20,11 @@ class Answer:
         """Whether a stop text has come: nothing more is to be said."""
         return self._stops.is_found
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether `tokens` say just `text`: no stop text, nor half a character, behind it."""
+        return bool(self.text) and not self.is_stopped and not self._joiner.is_within_character
+
     def feed(self, token: int, piece: bytes) -> str:
         """Take a token and its text; returns what may be said now."""
         self.tokens.append(token)
@@ -40,6 +45,10 @@ class _TextJoiner:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._started = False
+
+    @property
+    def is_within_character(self) -> bool:
+        return self._decoder.getstate()[0] != b""
 
     def feed(self, piece: bytes) -> str:
         text = self._decoder.decode(piece)

@@ -68,27 +68,39 @@ class Contexts:
 
     Args:
         contexts: at least one.
-        shared: tokens that most prompts begin with: having them alone is no reason to take
+        persona: tokens that most prompts begin with: having them alone is no reason to take
             a context away from the talk that is in it.
     """
 
-    def __init__(self, contexts: Sequence[Context], shared: int) -> None:
+    def __init__(self, contexts: Sequence[Context], persona: Sequence[int]) -> None:
         self._by_use = list(contexts)  # the least recently used first
-        self._shared = shared
+        self._persona = list(persona)
 
     def __iter__(self) -> Iterator[Context]:
         return iter(self._by_use)
 
     def take(self, prompt: Sequence[int]) -> Context:
         """The context for `prompt`, which now is the most recently used."""
-        chosen = max(self._by_use, key=lambda context: self._likeness(context, prompt))
+        # `max` takes the first, the stalest, of equals.
+        chosen = max(self._by_use, key=lambda context: self._suits(context, prompt))
         self._by_use.remove(chosen)
         self._by_use.append(chosen)
         return chosen
 
-    # How much of a talk `prompt` and what the context holds have in common, if it is one talk:
-    # then at least half of the shorter one. `max` takes the first, the stalest, of equals.
-    def _likeness(self, context: Context, prompt: Sequence[int]) -> int:
-        own = context.common(prompt) - self._shared
-        shorter = min(len(prompt), len(context.tokens)) - self._shared
+    # How much of a talk both have in common; and whether both begin with the persona or both
+    # do not, so that prompts with a system text of their own push out one another's contexts
+    # rather than the persona, which takes long to read again.
+    def _suits(self, context: Context, prompt: Sequence[int]) -> tuple[int, bool]:
+        shared = len(self._persona) if self._has_persona(prompt) else 0
+        is_alike = self._has_persona(context.tokens) == bool(shared)
+        return self._likeness(context, prompt, shared), is_alike
+
+    # If it is one talk: then they have at least half of the shorter one in common.
+    @staticmethod
+    def _likeness(context: Context, prompt: Sequence[int], shared: int) -> int:
+        own = context.common(prompt) - shared
+        shorter = min(len(prompt), len(context.tokens)) - shared
         return own if own > 0 and own >= _CONTINUED * shorter else 0
+
+    def _has_persona(self, tokens: Sequence[int]) -> bool:
+        return list(tokens[: len(self._persona)]) == self._persona

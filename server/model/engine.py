@@ -89,7 +89,7 @@ class Engine:
         self._prompts = prompts
         self._effort = effort
         self._slice = SliceSize()
-        self._contexts = Contexts(contexts, len(prompts.persona_tokens))
+        self._contexts = Contexts(contexts, prompts.persona_tokens)
         self._context = contexts[0]  # the one at work
         self.context_tokens = self._context.length
 
@@ -282,7 +282,7 @@ class Engine:
                 recent.append(token)
         if rest := answer.end():
             yield rest
-        if finish is not Finish.CANCELLED:
+        if finish is not Finish.CANCELLED and answer.is_exact:
             self._prompts.answers.remember(answer.text, answer.tokens)
         progress.finish = finish
 

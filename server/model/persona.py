@@ -24,6 +24,7 @@ SOCRATES = _PERSONAS / "socrates.toml"
 # A talk too long for the context loses its oldest exchanges, so many at a time: were it one,
 # every further question would begin with other tokens, and nothing could be reused.
 _FORGOTTEN_AT_A_TIME = 4
+_LEAST_QUESTION_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,18 @@ class Persona:
 
 
 def find_persona(name: str) -> Path:
-    """The file of one of our personas, or `name` as a path."""
-    ours = _PERSONAS / f"{name}.toml"
-    return ours if ours.exists() else Path(name)
+    """The file of one of our personas, or `name` as a path.
+
+    Raises:
+        ModelFileError: if it is neither.
+    """
+    ours = {path.stem: path for path in sorted(_PERSONAS.glob("*.toml"))}
+    path = ours.get(name, Path(name))
+    if not path.exists():
+        raise ModelFileError(
+            f"There is no persona {name}: take {' or '.join(ours)}, or a path to a TOML file."
+        )
+    return path
 
 
 def load_persona(path: Path) -> Persona:
@@ -50,7 +60,7 @@ def load_persona(path: Path) -> Persona:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ModelFileError(f"The persona {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # not UTF-8, or not TOML
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested without end
         raise ModelFileError(f"The persona {path} is not TOML: {error}.") from error
     rows = table.get("examples", [])
     try:
@@ -194,15 +204,19 @@ class PromptWriter:
         user = self._clean(conversation.question)
         if not user:
             raise PromptEmpty("The prompt is empty.")
-        opening = self._opening
-        if conversation.system is not None:
-            opening = self._open(Persona(self._clean(conversation.system), ()))
+        system = self._clean(conversation.system or "")
+        opening = self._open(Persona(system, ())) if system else self._opening
         question = self._encode(opening.rest, user=user)
         room = most_tokens - len(opening.tokens)
+        if room < _LEAST_QUESTION_TOKENS:
+            raise PromptTooLong(
+                f"The system text has {len(opening.tokens):,} tokens, and this model's context has "
+                f"room for {most_tokens - _LEAST_QUESTION_TOKENS:,}."
+            )
         if len(question) > room:
             raise PromptTooLong(
                 f"The prompt has {len(question):,} tokens, and this model's context has room "
-                f"for {max(0, room):,}."
+                f"for {room:,}."
             )
         talk_room = most_of_talk - len(opening.tokens) - len(question)
         return [*opening.tokens, *self._talk(conversation.exchanges, talk_room), *question]
