@@ -97,7 +97,11 @@ def _describe_temperature(worker: Worker) -> dict[str, Any] | None:
     temperature = worker.temperature
     if temperature is None:
         return None
-    return {"celsius": round(temperature.celsius, 1), "duty": round(temperature.duty, 3)}
+    celsius = temperature.celsius
+    return {
+        "celsius": None if celsius is None else round(celsius, 1),
+        "duty": round(temperature.duty, 3),
+    }
 
 
 def _describe_progress(progress: Progress) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Threads and rests together: a made-up sensor, a cancel in the middle of a rest."""
 
 import threading
-import time
 
 import pytest
 
 from server.model.effort import Effort, EffortSettings
 from server.model.thermometer import Thermometer
+from tests.support import PATIENCE_S
 
 
 def write(root, **zones):
@@ -40,15 +40,38 @@ def test_zone_that_goes_away_is_left_out(tmp_path):
 
 
 @pytest.fixture
-def hot(tmp_path, monkeypatch):
+def clock(monkeypatch):
+    """Seconds, in a list of one: tests move it."""
+    seconds = [0.0]
+    monkeypatch.setattr("server.model.effort.time.monotonic", lambda: seconds[0])
+    return seconds
+
+
+@pytest.fixture
+def hot(tmp_path, clock):
     """An effort on a machine of 95 C that was told so for a minute."""
-    clock = [0.0]
-    monkeypatch.setattr("server.model.effort.time.monotonic", lambda: clock[0])
     effort = Effort(EffortSettings(2, 75.0, write(tmp_path, thermal_zone0="95000")))
+    work_for_a_minute(effort, clock)
+    return effort
+
+
+def work_for_a_minute(effort, clock):
     for _ in range(120):
         clock[0] += 0.5
         effort.record(1, 1, 0.1)
-    return effort
+
+
+def rests(effort, clock):
+    """The waits of which a rest consists, in a made-up time."""
+    waits = []
+
+    class Cancelled:
+        def wait(self, seconds):
+            waits.append(seconds)
+            clock[0] += seconds
+
+    effort.rest(Cancelled())
+    return waits
 
 
 def test_duty_and_temperature_are_told(hot):
@@ -59,22 +82,39 @@ def test_duty_and_temperature_are_told(hot):
 def test_cancel_ends_a_rest_at_once(hot):
     cancelled = threading.Event()
     hot.record(1, 1, 60.0)
-    resting = threading.Thread(target=lambda: hot.rest(cancelled))
-    started = time.perf_counter()
+    resting = threading.Thread(target=lambda: hot.rest(cancelled), daemon=True)
     resting.start()
     cancelled.set()
-    resting.join()
-    assert time.perf_counter() - started < 1.9  # the rest would have been 2 s
+    resting.join(PATIENCE_S)
+    assert not resting.is_alive()  # the rest would have been 9 minutes
 
 
-def test_rest_is_taken_once(hot, monkeypatch):
-    waits = []
-    cancelled = threading.Event()
-    monkeypatch.setattr(cancelled, "wait", waits.append)
-    hot.record(1, 1, 0.1)
-    hot.rest(cancelled)
-    hot.rest(cancelled)
-    assert waits == [pytest.approx(0.9)]
+def test_rest_is_taken_once(hot, clock):
+    hot.record(1, 1, 0.02)
+    assert rests(hot, clock) == [pytest.approx(0.18)]
+    assert rests(hot, clock) == []
+
+
+def test_long_rest_ends_when_it_gets_cool(hot, clock, tmp_path):
+    hot.record(1, 1, 2.0)
+    waits = rests(hot, clock)
+    assert sum(waits) == pytest.approx(18.0)
+    assert max(waits) <= 0.5
+    hot.record(1, 1, 2.0)
+    write(tmp_path, thermal_zone0="40000")
+    assert sum(rests(hot, clock)) < 6
+
+
+def test_sensor_that_falls_silent_is_told_and_changes_nothing(hot, clock, tmp_path, caplog):
+    (tmp_path / "thermal_zone0" / "temp").unlink()
+    work_for_a_minute(hot, clock)
+    assert hot.temperature.celsius is None
+    assert hot.temperature.duty == pytest.approx(0.1)
+    write(tmp_path, thermal_zone0="90000")
+    work_for_a_minute(hot, clock)
+    assert hot.temperature.celsius == 90.0
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["temperature unknown: pacing stays as it is", "temperature known again"]
 
 
 def test_without_a_limit_nothing_is_read_and_nothing_rests(tmp_path):

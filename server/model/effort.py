@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _TELLING_SLICE = 8  # smaller ones cost more a token, whatever the threads
 _LOOK_INTERVAL_S = 0.5  # at the thermometer
+_SHORTEST_REST_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class EffortSettings:
 class Temperature:
     """The last reading, and what is done about it."""
 
-    celsius: float
+    celsius: float | None  # None while no sensor tells it
     duty: float  # the share of the time in which the model works
 
 
@@ -57,7 +58,8 @@ class Effort:
             self._cooling = ThermalGovernor(settings.max_celsius, _tell_cooling)
             self._thermometer = settings.thermometer
         self._looked_at = -_LOOK_INTERVAL_S
-        self._rest_s = 0.0
+        self._is_blind = False
+        self._busy_s = 0.0  # of work that no rest has followed yet
         self.temperature: Temperature | None = None
 
     @property
@@ -85,13 +87,23 @@ class Effort:
         if tokens == 1:
             self._cooling.record(threads, seconds)
         self._look_at_thermometer()
-        self._rest_s = self._cooling.rest_s(seconds)
+        self._busy_s = seconds
 
     def rest(self, cancelled: threading.Event) -> None:
-        """Rest as long as the last evaluation asks for; a cancel ends it at once."""
-        if self._rest_s:
-            cancelled.wait(self._rest_s)
-            self._rest_s = 0.0
+        """Rest as long as the last evaluation asks for; a cancel ends it at once.
+
+        How long that is changes with the temperature meanwhile: the rest behind one token of a
+        large model can take seconds.
+        """
+        started = time.monotonic()
+        while (left_s := self._owed_s(started)) > _SHORTEST_REST_S:
+            if cancelled.wait(min(left_s, _LOOK_INTERVAL_S)):
+                break
+            self._look_at_thermometer()
+        self._busy_s = 0.0
+
+    def _owed_s(self, resting_since: float) -> float:
+        return self._cooling.rest_s(self._busy_s) - (time.monotonic() - resting_since)
 
     def _threads_for(self, tokens: int) -> Threads:
         return self._token_threads if tokens == 1 else self._slice_threads
@@ -102,9 +114,20 @@ class Effort:
             return
         self._looked_at = now
         celsius = self._thermometer.celsius()
-        if celsius is not None:  # else it stays as it was
+        self._tell_blindness(celsius is None)
+        if celsius is not None:
             self._cooling.observe(celsius, now)
-            self.temperature = Temperature(celsius, self._cooling.duty)
+        self.temperature = Temperature(celsius, self._cooling.duty)
+
+    # A sensor may come and go: meanwhile the model works as it last did.
+    def _tell_blindness(self, is_blind: bool) -> None:
+        if is_blind != self._is_blind:
+            self._is_blind = is_blind
+            log.warning(
+                "temperature unknown: pacing stays as it is"
+                if is_blind
+                else "temperature known again"
+            )
 
     # Prompts are short and answers are long: what tokens find out, slices take over.
     def _on_move(self, old: int, new: int) -> None:

@@ -21,7 +21,6 @@ from typing import Protocol
 
 _MARGIN_C = 1.5  # how far below the limit to settle: sensors are noisy and lag
 _LEAST_DUTY = 0.1  # however hot it is, the answer goes on
-_LONGEST_REST_S = 2.0
 _PER_DEGREE = 0.15  # of duty, for what the temperature is away from its target now
 _PER_DEGREE_SECOND = 0.01  # and for how long it has been
 _SMOOTHING_S = 2.0
@@ -97,6 +96,7 @@ class ThermalGovernor:
         self._is_pacing = False
         # the search for the best thread count
         self._cap: int | None = None  # None: as many as there are
+        self._usable = 1
         self._costs: dict[int, float] = {}  # seconds a token, by threads
         self._threads = 1  # of the last token
         self._settled = _Settled()
@@ -105,11 +105,12 @@ class ThermalGovernor:
 
     def cap(self, usable: int) -> int:
         """See `Cooling`."""
+        self._usable = usable
         return usable if self._cap is None else min(usable, self._cap)
 
     def rest_s(self, busy_s: float) -> float:
         """See `Cooling`."""
-        return min(busy_s * (1 / self.duty - 1), _LONGEST_REST_S)
+        return busy_s * (1 / self.duty - 1)
 
     def record(self, threads: int, cost: float) -> None:
         """See `Cooling`."""
@@ -170,7 +171,7 @@ class ThermalGovernor:
 
     def _give_back(self) -> None:
         assert self._cap is not None
-        if self._cap > self._threads:  # it binds nobody
+        if self._cap > self._threads or self._cap >= self._usable:  # it binds nobody
             self._cap = None
             return
         self._wait_s = min(2 * self._wait_s, _LONGEST_COOL_S)
