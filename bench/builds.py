@@ -20,8 +20,7 @@ from pathlib import Path
 
 from bench.card import machine_card
 from bench.report import finish, print_card, print_spreads
-from bench.subject import measured_model, measured_options
-from server.lifecycle import engine_settings
+from bench.subject import measured_model, measured_options, measured_settings
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
 from server.model.engine import Engine
@@ -68,7 +67,7 @@ def _in_process(directory: Path | None) -> tuple[float, float]:
 
 def _measure() -> tuple[float, float]:
     effort = EffortSettings(Cpus().usable())
-    engine = Engine.load(replace(engine_settings(measured_options()), effort=effort))
+    engine = Engine.load(replace(measured_settings(measured_options()), effort=effort))
     _read(engine)
     return max(_decode(engine) for _ in range(2)), max(_read(engine) for _ in range(2))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def machine_card(model: Path) -> dict[str, object]:
+def machine_card(model: Path | None) -> dict[str, object]:
     """Facts about machine, software and model; None for what the machine does not tell."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -27,8 +27,8 @@ def machine_card(model: Path) -> dict[str, object]:
         "python": platform.python_version(),
         "uvloop": version("uvloop"),
         "ctransformers": version("ctransformers"),
-        "model": model.name,
-        "model_bytes": model.stat().st_size,
+        "model": model and model.name,
+        "model_bytes": model and model.stat().st_size,
     }
 
 
@@ -41,13 +41,15 @@ def _commit() -> str | None:
     return result.stdout.strip()
 
 
-def _cpu_model() -> str | None:
-    # A Raspberry Pi tells its name here; a PC in /proc/cpuinfo.
-    if board := _read("/proc/device-tree/model"):
+# A Raspberry Pi's name is in both files, but a container is not shown the first.
+def _cpu_model(root: Path = Path("/proc")) -> str | None:
+    if board := _read(root / "device-tree" / "model"):
         return board.rstrip("\0")
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
+    lines = (_read(root / "cpuinfo") or "").splitlines()
+    for name in ("Model", "model name"):
+        for line in lines:
+            if line.partition(":")[0].strip() == name:
+                return line.partition(":")[2].strip()
     return None
 
 
@@ -56,15 +58,19 @@ def _celsius() -> float | None:
     return int(text) / 1000 if text else None
 
 
-# A Raspberry Pi's firmware: 0x0 if it has never been throttled or short of voltage.
-def _throttled() -> str | None:
+# A Raspberry Pi's firmware: 0x0 if it has never been throttled or short of voltage. The
+# kernel's driver shows it as a file, too, which a container sees without the Pi's own tools.
+def _throttled(devices: Path = Path("/sys/devices/platform")) -> str | None:
+    for file in devices.glob("*/*firmware/get_throttled"):
+        if bits := _read(file):
+            return f"0x{bits.removeprefix('0x')}"
     if not shutil.which("vcgencmd"):
         return None
     result = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True)
     return result.stdout.strip().partition("=")[2] or None
 
 
-def _read(path: str) -> str | None:
+def _read(path: str | Path) -> str | None:
     try:
         return Path(path).read_text().strip()
     except OSError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 _ROOT = Path(__file__).resolve().parents[1]
+MOST_WAITING = 10_000  # prompts of ours at a time: no limit
 _TIMEOUT_S = 600
 _POLL_S = 0.05
 
@@ -58,8 +59,9 @@ def running_server_process(*arguments: str) -> Iterator[tuple[int, int]]:
     """
     port = free_port()
     # What goes wrong is for the person to see. A log of requests would cost time, and go to a
-    # terminal that is slow.
+    # terminal that is slow. All our clients have one address.
     command = [sys.executable, "-m", "server", "--port", str(port), "--log-level", "warning"]
+    command += ["--per-client", str(MOST_WAITING)]
     process = subprocess.Popen([*command, *arguments], cwd=_ROOT)
     try:
         _wait_until_ready(process, port)

@@ -20,10 +20,9 @@ from pathlib import Path
 
 from bench.card import machine_card
 from bench.report import finish, print_card
-from bench.subject import measured_model, measured_options
-from server.lifecycle import engine_settings
+from bench.subject import measured_model, measured_options, measured_settings
 from server.model import modelfile
-from server.model.engine import Engine
+from server.model.engine import Engine, EngineSettings
 from server.model.progress import Progress
 
 _ORDINARY_TOKEN = 5
@@ -33,18 +32,31 @@ def main() -> None:
     """Measure every model at every length and print card, table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", nargs="*", type=Path, help="files; default: the usual one")
-    parser.add_argument("--contexts", default="512,2048,4096", help="default: 512,2048,4096")
+    parser.add_argument(
+        "--contexts", type=_numbers, default="512,2048,4096", help="default: 512,2048,4096"
+    )
     parser.add_argument("--once", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     models = options.models or [measured_model()]
     if options.once:
         print(*_fill(models[0], options.once))
         return
+    for model in models:
+        for context in options.contexts:
+            _settings(model, context)  # what cannot be measured is told before anything is
     card = machine_card(models[0])
     print_card(card)
     print(f"{'MB':36} {'context':>8} {'private':>8} {'weights':>8} {'cache, reckoned':>16}")
-    rows = [_row(model, int(text)) for model in models for text in options.contexts.split(",")]
+    rows = [_row(model, context) for model in models for context in options.contexts]
     finish("footprint", card, {"rows": rows})
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _settings(model: Path, context: int) -> EngineSettings:
+    return measured_settings(replace(measured_options(), model=str(model), context=context))
 
 
 def _row(model: Path, context: int) -> dict[str, object]:
@@ -68,8 +80,7 @@ def _row(model: Path, context: int) -> dict[str, object]:
 
 # Private and file-backed bytes of this process with a full context.
 def _fill(model: Path, context: int) -> tuple[int, int]:
-    options = replace(measured_options(), model=str(model), context=context)
-    engine = Engine.load(engine_settings(options))
+    engine = Engine.load(_settings(model, context))
     engine.read([_ORDINARY_TOKEN] * (context - 1), threading.Event(), Progress())
     return _status_bytes("RssAnon"), _status_bytes("RssFile")
 

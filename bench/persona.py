@@ -23,8 +23,7 @@ from pathlib import Path
 
 from bench.card import machine_card
 from bench.report import finish, print_card
-from bench.subject import measured_options
-from server.lifecycle import engine_settings
+from bench.subject import measured_options, measured_settings
 from server.model.conversation import Conversation
 from server.model.engine import Engine
 from server.model.persona import Persona, find_persona, load_persona
@@ -101,7 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     questions = tomllib.loads(_QUESTIONS.read_text())[options.set]
     chosen = measured_options()
-    settings = engine_settings(chosen)
+    settings = measured_settings(chosen)
     card = machine_card(settings.model_file) | {"questions": len(questions), "set": options.set}
     print_card(card)
     sampling = Sampling(chosen.max_tokens, temperature=chosen.temperature)

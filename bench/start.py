@@ -44,12 +44,12 @@ def main() -> None:
     options = parser.parse_args()
     if bool(options.command) != bool(options.url):
         parser.error("--command and --url go together")
-    model = measured_model()
+    model = None if options.command else measured_model()  # the command's is its own
     card = machine_card(model)
     print_card(card)
     samples: dict[str, list[Sample]] = {}
     for _ in range(options.rounds):
-        if options.command:
+        if model is None:
             url = urlsplit(options.url)
             address = (url.hostname or "127.0.0.1", url.port or 80)
             samples.setdefault("command", []).append(_start(shlex.split(options.command), address))
@@ -72,7 +72,10 @@ def _drop(file: Path) -> None:
 
 def _start(command: list[str], address: tuple[str, int]) -> Sample:
     began = time.perf_counter()
-    process = subprocess.Popen(command, cwd=_ROOT, stderr=subprocess.DEVNULL)
+    try:
+        process = subprocess.Popen(command, cwd=_ROOT, stderr=subprocess.DEVNULL)
+    except OSError as error:
+        raise SystemExit(f"error: cannot start {command[0]}: {error.strerror}") from error
     try:
         page_s = _until(address, "/", began, process)
         # On a thread: meanwhile we look when the model is ready.

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from server.lifecycle import StartError, engine_settings
+from server.model.engine import EngineSettings
 from server.model.errors import ModelFileError
 from server.options import Options, parse_options
 
@@ -22,7 +23,16 @@ def measured_model() -> Path:
     Raises:
         SystemExit: if there is none that can be used.
     """
+    return measured_settings(measured_options()).model_file
+
+
+def measured_settings(options: Options) -> EngineSettings:
+    """What the engine of a server with these options would be loaded with.
+
+    Raises:
+        SystemExit: if it could not be.
+    """
     try:
-        return engine_settings(measured_options()).model_file
+        return engine_settings(options)
     except (ModelFileError, StartError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -28,8 +28,7 @@ from pathlib import Path
 
 from bench.card import machine_card
 from bench.report import finish, print_card
-from bench.subject import measured_options
-from server.lifecycle import engine_settings
+from bench.subject import measured_options, measured_settings
 from server.model.conversation import Conversation
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
@@ -56,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.short:
         options.rounds = 1
-    settings = engine_settings(measured_options())
+    settings = measured_settings(measured_options())
     card = machine_card(settings.model_file)
     print_card(card)
     cpus = Cpus().usable()

@@ -31,14 +31,12 @@ from bench.bandwidth import bytes_per_second
 from bench.card import machine_card
 from bench.client import ask, peak_memory_bytes, running_server_process
 from bench.report import finish, print_card, print_spreads
-from bench.subject import measured_options
-from server.lifecycle import engine_settings
+from bench.subject import measured_options, measured_settings
 from server.model.context import LARGEST_BATCH
 from server.model.conversation import Conversation
 from server.model.cpus import Cpus
 from server.model.effort import EffortSettings
 from server.model.engine import Engine
-from server.model.errors import ModelFileError
 from server.model.progress import Progress
 
 _STORY = "Tell me a long story about a man who walked from Athens to the sea."
@@ -81,17 +79,15 @@ class Pair:
 def main() -> None:
     """Run the pairs and print card, table and JSON."""
     options = _parse()
-    try:
-        chosen = replace(measured_options(), model=options.model, persona=options.persona)
-        settings = engine_settings(chosen)
-    except ModelFileError as error:
-        raise SystemExit(f"error: {error}") from error
+    chosen = replace(measured_options(), model=options.model, persona=options.persona)
+    settings = measured_settings(chosen)
     threads = options.threads or Cpus().usable()
     bandwidth = bytes_per_second(threads)
     card = machine_card(settings.model_file) | {"threads": threads, "bytes_per_s": bandwidth}
     print_card(card)
     ceiling = bandwidth / settings.model_file.stat().st_size
-    print(f"memory gives {bandwidth / 1e9:.1f} GB/s: at most {ceiling:.0f} tokens/s\n")
+    print(f"memory gives {bandwidth / 1e9:.1f} GB/s: {ceiling:.0f} tokens/s, or more as far as")
+    print("the processor's caches hold the model\n")
     engine = Engine.load(replace(settings, effort=EffortSettings(threads)))
     engine.read_persona(threading.Event(), Progress())
     with _server(options) as (pid, address):

@@ -1,10 +1,12 @@
 """The measuring scripts start, say what they are for, and read answers rightly."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
+from bench import card
 from bench.client import _text
 from tests.support import ROOT
 
@@ -31,6 +33,46 @@ def test_short_measurements_are_chosen_by_name():
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.endswith("there is no short measurement nonsense\n")
+
+
+# Small, but the real thing: server, model and clients, all of them at one address.
+@pytest.mark.model
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tokens --pairs 1 --tokens 8 --words 20",
+        "cancel --clients 4 --crowd 8",
+        "queue --rounds 1 --tokens 8",
+    ],
+    ids=lambda command: command.split()[0],
+)
+def test_measurement_ends_with_its_figures(smollm2, command):
+    name, *arguments = command.split()
+    command = [sys.executable, "-m", f"bench.{name}", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout.splitlines()[-1])
+    assert figures["bench"] == name
+    assert figures["card"]["model"] == smollm2.name
+
+
+def test_what_cannot_be_measured_is_one_sentence():
+    command = [sys.executable, "-m", "bench.footprint", "nofile"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: There is no model")
+    assert result.stderr.count("\n") == 1
+
+
+def test_card_knows_a_pi_in_a_container(tmp_path):
+    (tmp_path / "cpuinfo").write_text(
+        "processor\t: 0\nCPU part\t: 0xd0b\n\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n"
+    )
+    assert card._cpu_model(tmp_path) == "Raspberry Pi 5 Model B Rev 1.0"
+    firmware = tmp_path / "soc" / "soc:firmware"
+    firmware.mkdir(parents=True)
+    (firmware / "get_throttled").write_text("50000\n")
+    assert card._throttled(tmp_path) == "0x50000"
 
 
 def test_text_is_taken_out_of_its_chunks():
