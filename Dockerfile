@@ -2,7 +2,8 @@
 #
 #   docker build -t socratic-chat-bot . && docker run --rm -p 8080:8080 socratic-chat-bot
 #
-# MODEL       llama-2-7b-chat  2.9 GB, Llama 2 Community License (the default)
+# MODEL       llama-2-7b-chat  2.9 GB, Llama 2 Community License (the default), which wants a copy
+#                              of itself to go with the image when it is passed on
 #             tinyllama        0.7 GB, Apache-2.0
 #             smollm2          0.1 GB, Apache-2.0
 #             none             none inside: mount one and name it by SOCRATES_MODEL
@@ -19,20 +20,21 @@ COPY pyproject.toml /
 RUN python -c "import tomllib; print(*tomllib.load(open('/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" >/all.txt \
  && grep '^ctransformers==' /all.txt >/ctransformers.txt \
  && grep -v '^ctransformers==' /all.txt >/others.txt \
- && grep -v -e '^ctransformers==' -e '^uvloop==' /all.txt >/fetching.txt
+ && grep -E '^(gguf|huggingface-hub|numpy|tqdm)==' /all.txt >/fetching.txt
 
 # -- the model: only what fetching needs, so that a change of code downloads nothing anew
 FROM python:${PYTHON}-slim-${DEBIAN} AS model
 COPY --from=pins /fetching.txt /
 RUN pip install --no-cache-dir --requirement /fetching.txt
 WORKDIR /socrates
-COPY server/__init__.py server/
+# Without server/__init__.py, which has the version.
 COPY server/model/__init__.py server/model/bytelevel.py server/model/catalog.py \
      server/model/errors.py server/model/fetch.py server/model/gguf.py server/model/hub.py \
      server/model/
 ARG MODEL=llama-2-7b-chat
 ARG HF_ENDPOINT
 RUN mkdir models \
+ && touch server/__init__.py \
  && if [ "$MODEL" != none ]; then python -m server.model.fetch "$MODEL"; fi
 
 # -- ctransformers from its source: there is no wheel for arm64, and the one for amd64 is slower
@@ -54,7 +56,7 @@ RUN set -eu; \
       aarch64) flag="-mcpu=${CPU_TARGET:-cortex-a76}" proof='sdot' ;; \
       *) flag="-march=${CPU_TARGET:-x86-64-v3}" proof='vpmaddubsw.*%ymm' ;; \
     esac; \
-    case "$flag" in *=native) echo "error: CPU_TARGET must not be native" >&2; exit 1 ;; esac; \
+    case "$flag" in *native*) echo "error: CPU_TARGET must not be native" >&2; exit 1 ;; esac; \
     export CT_INSTRUCTIONS=basic CMAKE_ARGS="-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=generic -DCMAKE_C_FLAGS=$flag -DCMAKE_CXX_FLAGS=$flag"; \
     pip wheel --no-cache-dir --no-deps --no-build-isolation --no-binary ctransformers --wheel-dir /wheels --requirement /ctransformers.txt; \
     python -m zipfile -e /wheels/ctransformers-*.whl /look; \
@@ -80,6 +82,7 @@ WORKDIR /socrates
 COPY server server
 COPY client client
 COPY bench bench
+COPY LICENSE .
 ARG VERSION
 RUN if [ -n "$VERSION" ]; then printf '"""Socratic Chat Bot."""\n\n__version__ = "%s"\n' "$VERSION" >server/__init__.py; fi \
  && python -m compileall -q server bench
@@ -105,6 +108,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 999:999
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+# It looks where SOCRATES_PORT says: choose another port by that, rather than by --port.
 # -I and -S leave out what a look at a socket does not need: a tenth of a second on a Pi.
 HEALTHCHECK --interval=60s --timeout=10s --start-period=60s CMD ["python", "-ISc", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['SOCRATES_PORT']), timeout=9); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
 # `docker run IMAGE bench` measures, `docker run IMAGE server --help` tells the options.

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import errno
+import os
 import shutil
 import threading
 
@@ -216,6 +218,17 @@ def test_persona_is_read_alike_whatever_the_speed(engine_settings):
         states.append(loaded._context.logits().copy())
     # To the last bit, or the same seed would answer otherwise after a restart.
     assert np.array_equal(*states)
+
+
+@pytest.mark.model
+def test_file_that_cannot_be_read_to_its_end_is_told(engine_settings, monkeypatch):
+    def read_through(path):
+        yield 8 * 2**20
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("server.model.engine.read_through", read_through)
+    with pytest.raises(ModelFileError, match=r"cannot be read: Input/output error\.$"):
+        Engine.load(engine_settings)
 
 
 @pytest.mark.model

@@ -67,7 +67,7 @@ def test_hub_out_of_reach_is_one_line_and_exit_1(tmp_path):
         check=False,
     )
     assert result.returncode == 1
-    assert result.stderr.splitlines()[1].startswith("error: The connection to the hub failed (")
+    assert result.stderr.splitlines()[1].startswith("error: The connection to the hub at http")
     assert not list(tmp_path.rglob("*.gguf"))
 
 

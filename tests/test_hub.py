@@ -1,5 +1,6 @@
 """The real hub client against a hub on loopback: what comes, what fails, what is said."""
 
+import hashlib
 import os
 import random
 import re
@@ -112,8 +113,8 @@ def test_cut_is_mended_in_the_next_run(tmp_path, large_hub):
     large_hub.cuts = [PORTION + 1000] + 6 * [0]
     status, _, sentence = fetch(tmp_path, large_hub)
     assert status == 1
-    assert sentence.startswith("error: The connection to the hub failed (")
-    assert sentence.endswith("); run the same command again to go on.")
+    assert sentence.startswith(f"error: The connection to the hub at {large_hub.url} failed (")
+    assert sentence.endswith("): if HF_ENDPOINT is right, run the same command again to go on.")
     assert not model_in(tmp_path).exists()
     assert part_of(tmp_path).stat().st_size == PORTION
     large_hub.cuts = []
@@ -152,6 +153,39 @@ def test_part_with_other_bytes_in_it_is_not_taken(tmp_path, hub, content, size):
         assert "wrong hash" in sentence
         assert fetch(tmp_path, hub)[0] == 0
     assert model_in(tmp_path).read_bytes() == content
+
+
+def test_small_file_is_checked_by_its_git_hash(tmp_path, hub, content):
+    hub.etag = "a" * 40
+    status, _, sentence = fetch(tmp_path, hub)
+    assert (status, "wrong hash" in sentence) == (1, True)
+    hub.etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    assert fetch(tmp_path, hub)[0] == 0
+    assert model_in(tmp_path).read_bytes() == content
+
+
+def test_second_process_waits_for_the_first(tmp_path, large_hub):
+    large_hub.holds_after = PORTION + 2000
+    first = start(tmp_path, large_hub)
+    wait_until(lambda: (part := part_of(tmp_path)) and part.stat().st_size == PORTION)
+    second = start(tmp_path, large_hub)
+    assert second.stderr.readline().startswith("Another process is fetching this model")
+    assert len(large_hub.ranges) == 1
+    large_hub.ended.set()  # the hub goes on, and the client mends the rest
+    large_hub.holds_after = None
+    for process in (first, second):
+        out, err = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, out) == (0, f"{model_in(tmp_path)}\n"), err
+    assert model_in(tmp_path).read_bytes() == large_hub.content
+    assert large_hub.ranges == [None, f"bytes={PORTION}-"]
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:99999", "ftp://127.0.0.1", "127.0.0.1:9"])
+def test_endpoint_that_is_none_is_told(tmp_path, hub, endpoint):
+    status, _, sentence = fetch(tmp_path, hub, HF_ENDPOINT=endpoint)
+    assert status == 1
+    assert sentence.startswith("error: ")
+    assert "HF_ENDPOINT is" in sentence
 
 
 def test_wrong_hash_is_told_and_nothing_is_kept(tmp_path, hub):
@@ -235,7 +269,7 @@ def test_disk_without_room_is_told_before_anything_comes(tmp_path, hub, content)
 
 @ON_A_DISK
 def test_disk_that_fills_up_meanwhile_is_told(tmp_path, hub, content):
-    """The hub lies about the size, so that only writing finds out."""
+    """We are told that there is room, so that only writing finds out."""
     prefix = on_a_disk_of(len(content) // 2, tmp_path)
     shown = "shutil.disk_usage = lambda _: __import__('types').SimpleNamespace(free=1 << 40); "
     command = f"import shutil; {shown}{PROGRAM}"

