@@ -20,7 +20,7 @@ COPY pyproject.toml /
 RUN python -c "import tomllib; print(*tomllib.load(open('/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" >/all.txt \
  && grep '^ctransformers==' /all.txt >/ctransformers.txt \
  && grep -v '^ctransformers==' /all.txt >/others.txt \
- && grep -E '^(gguf|huggingface-hub|numpy|tqdm)==' /all.txt >/fetching.txt
+ && grep -E '^(gguf|huggingface-hub|numpy|tokenizers|tqdm)==' /all.txt >/fetching.txt
 
 # -- the model: only what fetching needs, so that a change of code downloads nothing anew
 FROM python:${PYTHON}-slim-${DEBIAN} AS model
