@@ -2,7 +2,7 @@
 
 The weights are mapped from the file: page cache, which the system may drop, but reads back
 from the disk at every token when it does. The cache of keys and values is private memory
-and fills up with the context. What else there is (Python, ggml's buffers) takes about
+and fills up with the context. What else there is (Python, ggml's buffers) takes 50 to
 100 MB. Measured by bench/footprint.py; the README has the table.
 """
 
