@@ -140,7 +140,9 @@ def _read_sampling(request: Object, limits: ChatLimits) -> Sampling:
 
 def _read_stops(request: Object) -> tuple[str, ...]:
     value = request.get("stop")
-    stops = [] if value is None else [value] if isinstance(value, str) else value
+    if value in (None, ""):  # the latter from forms left empty
+        return ()
+    stops = [value] if isinstance(value, str) else value
     is_right = (
         isinstance(stops, list)
         and len(stops) <= _MOST_STOPS

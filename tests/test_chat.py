@@ -119,6 +119,8 @@ FIELDS = [
     ({"stop": "x"}, "stop", ("x",)),
     ({"stop": ["x", "yz"]}, "stop", ("x", "yz")),
     ({"stop": None}, "stop", ()),
+    ({"stop": ""}, "stop", ()),
+    ({"stop": []}, "stop", ()),
     ({"n": 1, "tools": [1], "whatever": {"a": 1}, "model": "gpt-4"}, "seed", None),
 ]
 

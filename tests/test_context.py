@@ -70,11 +70,26 @@ def test_talk_with_a_system_text_of_its_own_is_gone_on_with():
     assert ask(contexts, [7, 7, 20, 21, 8, 22], [9]) is foreign
 
 
-def test_system_texts_push_out_one_another_and_not_the_persona():
+def test_talks_with_system_texts_of_their_own_keep_their_contexts_in_turn():
     contexts, _ = make(2)
-    foreign = ask(contexts, [7, 20], [8])
-    talk = ask(contexts, [*PERSONA, 30], [8])
-    assert ask(contexts, [6, 20], [8]) is foreign
-    assert ask(contexts, [5, 20], [8]) is foreign
-    assert ask(contexts, [*PERSONA, 40], [8]) is talk
-    assert ask(contexts, [4, 20], [8]) is foreign
+    talks = [[7, 10, 11], [6, 20, 21]]
+    own = [ask(contexts, talk, [8]) for talk in talks]
+    assert own[0] is not own[1]
+    for turn in range(3):
+        for person in (0, 1):
+            talks[person] += [8, turn]
+            assert ask(contexts, talks[person], [8]) is own[person]
+
+
+def test_after_a_stranger_both_talks_find_their_places_again():
+    contexts, _ = make(2)
+    talks = [[*PERSONA, 10], [*PERSONA, 20]]
+    for talk in talks:
+        ask(contexts, talk, [8])
+    ask(contexts, [7, 30], [8])
+    for turn in range(3):
+        found = []
+        for talk in talks:
+            talk += [8, turn]
+            found.append(ask(contexts, talk, [8]))
+        assert found[0] is not found[1]

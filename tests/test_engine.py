@@ -209,6 +209,32 @@ def test_answer_ended_by_a_stop_text_does_not_come_back_with_it(engine):
 
 
 @pytest.mark.model
+def test_seed_repeats_itself_after_another_system_text(engine, monkeypatch):
+    monkeypatch.setattr(engine._slice, "next", lambda left: left)  # whatever the speed
+    sampling = Sampling(max_tokens=12, temperature=0.6, seed=3)
+    before, _ = say(engine, "What is justice?", sampling)
+    foreign = engine.write_prompt(Conversation("Who are you?", system="You are a pirate."))
+    engine.read(foreign, threading.Event(), Progress())
+    after, progress = say(engine, "What is justice?", sampling)
+    assert progress.cached_tokens == 0
+    assert after == before
+    # and what was broken off half-way is gone on with
+    engine._context.clear()
+    engine._context.evaluate(engine._prompts.persona_tokens[:16], 1)
+    after, progress = say(engine, "What is justice?", sampling)
+    assert progress.cached_tokens == 16
+    assert after == before
+
+
+@pytest.mark.model
+def test_small_context_answers_beside_the_persona(engine_settings):
+    small = Engine.load(dataclasses.replace(engine_settings, context_tokens=512))
+    small.read_persona(threading.Event(), Progress())
+    pieces, _ = say(small, "Why?", GREEDY)
+    assert pieces
+
+
+@pytest.mark.model
 def test_persona_is_read_alike_whatever_the_speed(engine_settings):
     states = []
     for seconds in (10.0, 1e-4):

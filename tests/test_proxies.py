@@ -28,7 +28,7 @@ STORY = "Tell me a long story about the sea, with many words."
 # More than the model has room for, so that it is forgotten; but a proxy has to hold it.
 LONG_TALK = [
     {"role": "user", "content": "What is the sea?"},
-    {"role": "assistant", "content": "water " * 7000},
+    {"role": "assistant", "content": "water " * 9000},
 ]
 JSON = {"Content-Type": "application/json"}
 

@@ -1,9 +1,13 @@
 // What has been said, as far as the server is to be told with the next question. Pure.
 
-// More than 4,096 tokens take; with a question, it still fits a proxy's buffer of 64 KiB.
+// As JSON. More than 4,096 tokens take; with a question, it still fits a proxy's buffer of 64 KiB.
 const MOST_BYTES = 40_000;
 
-const bytesOf = ({ question, answer }) => new TextEncoder().encode(question + answer).length;
+const messagesOf = ({ question, answer }) => [
+  { role: "user", content: question },
+  { role: "assistant", content: answer },
+];
+const bytesOf = (exchange) => new TextEncoder().encode(JSON.stringify(messagesOf(exchange))).length;
 
 /** Keeps the questions and answers of one page; `isKept` turns the memory on and off. */
 export class Talk {
@@ -30,10 +34,7 @@ export class Talk {
    */
   request(question) {
     if (!this.#exchanges.length) return { type: "text/plain; charset=utf-8", body: question };
-    const messages = this.#exchanges.flatMap((exchange) => [
-      { role: "user", content: exchange.question },
-      { role: "assistant", content: exchange.answer },
-    ]);
+    const messages = this.#exchanges.flatMap(messagesOf);
     messages.push({ role: "user", content: question });
     return { type: "application/json", body: JSON.stringify({ messages }) };
   }

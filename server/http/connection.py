@@ -368,6 +368,8 @@ class Connection(asyncio.Protocol):
         self._phase = phase
         if phase is _Phase.HEAD:
             self._begun_at = time.perf_counter()
+        elif phase is _Phase.IDLE:
+            self._begun_at = 0.0
         if self._is_stalled:
             return  # the reader's deadline comes first
         limits = self._shared.limits

@@ -43,6 +43,10 @@ class Context:
         rest: Sequence[int] = self._llm.prepare_inputs_for_generation(prompt, reset=True)
         return rest
 
+    def clear(self) -> None:
+        """Hold nothing."""
+        self._llm._context.clear()
+
     def evaluate(self, tokens: Sequence[int], threads: int) -> None:
         """Append `tokens`, at most LARGEST_BATCH, in one call into ggml.
 
@@ -82,22 +86,15 @@ class Contexts:
     def take(self, prompt: Sequence[int]) -> Context:
         """The context for `prompt`, which now is the most recently used."""
         # `max` takes the first, the stalest, of equals.
-        chosen = max(self._by_use, key=lambda context: self._suits(context, prompt))
+        chosen = max(self._by_use, key=lambda context: self._likeness(context, prompt))
         self._by_use.remove(chosen)
         self._by_use.append(chosen)
         return chosen
 
-    # How much of a talk both have in common; and whether both begin with the persona or both
-    # do not, so that prompts with a system text of their own push out one another's contexts
-    # rather than the persona, which takes long to read again.
-    def _suits(self, context: Context, prompt: Sequence[int]) -> tuple[int, bool]:
+    # How much of a talk `prompt` and what the context holds have in common, if it is one talk:
+    # then at least half of the shorter one, not counting the persona.
+    def _likeness(self, context: Context, prompt: Sequence[int]) -> int:
         shared = len(self._persona) if self._has_persona(prompt) else 0
-        is_alike = self._has_persona(context.tokens) == bool(shared)
-        return self._likeness(context, prompt, shared), is_alike
-
-    # If it is one talk: then they have at least half of the shorter one in common.
-    @staticmethod
-    def _likeness(context: Context, prompt: Sequence[int], shared: int) -> int:
         own = context.common(prompt) - shared
         shorter = min(len(prompt), len(context.tokens)) - shared
         return own if own > 0 and own >= _CONTINUED * shorter else 0

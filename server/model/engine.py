@@ -23,7 +23,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -56,7 +56,7 @@ _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
 _ANSWER_TOKENS_BESIDE_TALK = 256  # and a talk is shortened to leave room for so many
 # Of fixed size: ggml rounds differently in other slices, and then a seed would give another
-# answer after every start.
+# answer whenever the persona was read anew.
 _PERSONA_SLICE_TOKENS = 16
 
 
@@ -175,7 +175,7 @@ class Engine:
             )
         for context in self._contexts:
             self._context = context
-            self._read(persona, cancelled, progress, _persona_slice)
+            self._read(persona, cancelled, progress)
 
     def read(self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress) -> bool:
         """Bring a context to `prompt`: reuse what it begins with, evaluate the rest.
@@ -187,15 +187,10 @@ class Engine:
             RuntimeError: if ggml fails to evaluate.
         """
         self._context = self._contexts.take(prompt)
-        return self._read(prompt, cancelled, progress, self._slice.next)
+        return self._read(prompt, cancelled, progress)
 
-    def _read(
-        self,
-        prompt: Sequence[int],
-        cancelled: threading.Event,
-        progress: Progress,
-        next_size: Callable[[int], int],
-    ) -> bool:
+    def _read(self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress) -> bool:
+        unread_persona = self._make_room_for_persona(prompt)
         rest = self._context.cut_to(prompt)
         progress.prompt_tokens = len(prompt)
         progress.cached_tokens = progress.read_tokens = len(prompt) - len(rest)
@@ -203,11 +198,27 @@ class Engine:
         self._effort.begin_prompt()
         started, at = time.perf_counter(), 0
         while at < len(rest) and not cancelled.is_set():
-            at += self._evaluate_slice(rest[at : at + next_size(len(rest) - at)])
+            if at < unread_persona:
+                size = min(_PERSONA_SLICE_TOKENS, unread_persona - at)
+            else:
+                size = self._slice.next(len(rest) - at)
+            at += self._evaluate_slice(rest[at : at + size])
             progress.read_tokens = progress.cached_tokens + at
             self._effort.rest(cancelled)
         progress.prompt_s = time.perf_counter() - started
         return not cancelled.is_set()
+
+    # How many tokens of the persona are to be read before the rest of `prompt`. What the context
+    # holds of it is kept only if it was read in the same slices, from its beginning.
+    def _make_room_for_persona(self, prompt: Sequence[int]) -> int:
+        persona = self._prompts.persona_tokens
+        if tuple(prompt[: len(persona)]) != persona:
+            return 0
+        common, held = self._context.common(persona), len(self._context.tokens)
+        if common < len(persona) and (common < held or held % _PERSONA_SLICE_TOKENS):
+            self._context.clear()
+            common = 0
+        return len(persona) - common
 
     def generate(
         self,
@@ -297,10 +308,6 @@ class Engine:
             logits[self._control_index] = -np.inf
         penalise(logits, recent, sampling.repetition_penalty)
         return sample(logits, sampling, draw)
-
-
-def _persona_slice(left: int) -> int:
-    return min(left, _PERSONA_SLICE_TOKENS)
 
 
 def _load(file: modelfile.ModelFile, context_tokens: int) -> LLM:

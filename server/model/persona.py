@@ -208,7 +208,7 @@ class PromptWriter:
         opening = self._open(Persona(system, ())) if system else self._opening
         question = self._encode(opening.rest, user=user)
         room = most_tokens - len(opening.tokens)
-        if room < _LEAST_QUESTION_TOKENS:
+        if system and room < _LEAST_QUESTION_TOKENS:
             raise PromptTooLong(
                 f"The system text has {len(opening.tokens):,} tokens, and this model's context has "
                 f"room for {most_tokens - _LEAST_QUESTION_TOKENS:,}."
