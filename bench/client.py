@@ -40,18 +40,22 @@ class Timing:
 
 
 @contextmanager
-def running_server(*arguments: str) -> Iterator[tuple[str, int]]:
+def running_server(*arguments: str, stderr: int | None = None) -> Iterator[tuple[str, int]]:
     """A ready server process of our own on a free port: yields its address, ends it behind.
+
+    Args:
+        *arguments: more options of the server.
+        stderr: where its log goes, as `subprocess` takes it; None for ours.
 
     Raises:
         SystemExit: if it does not start.
     """
-    with running_server_process(*arguments) as (_, port):
+    with running_server_process(*arguments, stderr=stderr) as (_, port):
         yield "127.0.0.1", port
 
 
 @contextmanager
-def running_server_process(*arguments: str) -> Iterator[tuple[int, int]]:
+def running_server_process(*arguments: str, stderr: int | None = None) -> Iterator[tuple[int, int]]:
     """The same, yielding its process id and its port.
 
     Raises:
@@ -62,7 +66,7 @@ def running_server_process(*arguments: str) -> Iterator[tuple[int, int]]:
     # terminal that is slow. All our clients have one address.
     command = [sys.executable, "-m", "server", "--port", str(port), "--log-level", "warning"]
     command += ["--per-client", str(MOST_WAITING)]
-    process = subprocess.Popen([*command, *arguments], cwd=_ROOT)
+    process = subprocess.Popen([*command, *arguments], cwd=_ROOT, stderr=stderr)
     try:
         _wait_until_ready(process, port)
         yield process.pid, port

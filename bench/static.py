@@ -74,7 +74,8 @@ def main() -> None:
 
 def _start_all(stack: ExitStack) -> dict[str, int]:
     _, port = stack.enter_context(running_server())
-    _, logged = stack.enter_context(running_server())
+    logging = running_server("--log-level", "info", stderr=subprocess.DEVNULL)
+    _, logged = stack.enter_context(logging)
     ports = {"ours": port, "ours, logging": logged}
     answer = _fetch(port)
     with tempfile.NamedTemporaryFile(delete=False) as file:
