@@ -1,12 +1,14 @@
 """How every measurement is shown: a card, a table, one JSON line, and a file of the same."""
 
 import json
+import os
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-RESULTS = Path(__file__).with_name("results")  # ignored by git
+# The usual folder is ignored by git.
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).with_name("results"))
 
 
 def print_card(card: Mapping[str, object]) -> None:
@@ -25,7 +27,7 @@ def print_spreads(rows: Mapping[str, Sequence[float]]) -> None:
 
 
 def finish(name: str, card: Mapping[str, object], figures: Mapping[str, object]) -> None:
-    """Print everything as the one JSON line, and leave it in `results/NAME.json`."""
+    """Print everything as the one JSON line, and leave it in `RESULTS` as NAME.json."""
     line = json.dumps({"bench": name, "card": card} | dict(figures))
     try:
         RESULTS.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """The measuring scripts start, say what they are for, and read answers rightly."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -46,14 +47,22 @@ def test_short_measurements_are_chosen_by_name():
     ],
     ids=lambda command: command.split()[0],
 )
-def test_measurement_ends_with_its_figures(smollm2, command):
+def test_measurement_ends_with_its_figures(smollm2, command, tmp_path):
     name, *arguments = command.split()
     command = [sys.executable, "-m", f"bench.{name}", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"BENCH_RESULTS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout.splitlines()[-1])
     assert figures["bench"] == name
     assert figures["card"]["model"] == smollm2.name
+    assert json.loads((tmp_path / f"{name}.json").read_text()) == figures
 
 
 def test_what_cannot_be_measured_is_one_sentence():
