@@ -50,7 +50,6 @@ _RESET = struct.pack("ii", 1, 0)
 _PATIENCE_S = 120
 _POLL_S = 0.0005
 _VANISHED_TIMEOUT_S = 2
-_VANISHINGS = 6
 _BURST = 50
 Address = tuple[str, int]
 _SERVER_IP, _CLIENT_IP = "10.213.7.1", "10.213.7.2"
@@ -150,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=200, help="default: 200")
     parser.add_argument("--crowd", type=int, default=1000, help="default: 1000")
+    parser.add_argument("--vanishings", type=int, default=6, help="default: 6")
     parser.add_argument("--short", action="store_true", help="60 clients, a crowd of 200")
     options = parser.parse_args()
     if options.short:
@@ -163,7 +163,7 @@ def main() -> None:
         samples = _leave_at_random(server, options.clients)
         left = _crowd(server, options.crowd)
         delays = _burst(server)
-    vanished = _vanish(settings)
+    vanished = _vanish(settings, options.vanishings)
     rows = {f"ms to free, {name}": _ms(values) for name, values in sorted(samples.seconds.items())}
     if vanished:
         rows[f"ms beyond {_VANISHED_TIMEOUT_S} s, vanished"] = _ms(vanished)
@@ -355,7 +355,9 @@ def _burst(server: RunningServer) -> list[float]:
 
 
 # Seconds beyond the timeout until the model was free; empty where no namespace can be made.
-def _vanish(settings: EngineSettings) -> list[float]:
+def _vanish(settings: EngineSettings, times: int) -> list[float]:
+    if not times:
+        return []
     options = replace(
         measured_options(),
         host=_SERVER_IP,
@@ -364,7 +366,7 @@ def _vanish(settings: EngineSettings) -> list[float]:
     )
     try:
         with _cable() as (namespace, cut), RunningServer(settings, options) as server:
-            tries = [_vanish_once(server, namespace, cut) for _ in range(_VANISHINGS)]
+            tries = [_vanish_once(server, namespace, cut) for _ in range(times)]
             return [seconds for seconds in tries if seconds is not None]
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"nobody can vanish here: {error}", file=sys.stderr)

@@ -92,5 +92,6 @@ class Hub:
             handler.wfile.write(body[: self.holds_after])
             handler.wfile.flush()
             self.ended.wait()
+            handler.close_connection = True
         else:
             handler.wfile.write(body)

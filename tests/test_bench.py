@@ -42,7 +42,7 @@ def test_short_measurements_are_chosen_by_name():
     "command",
     [
         "tokens --pairs 1 --tokens 8 --words 20",
-        "cancel --clients 4 --crowd 8",
+        "cancel --clients 4 --crowd 8 --vanishings 0",
         "queue --rounds 1 --tokens 8",
     ],
     ids=lambda command: command.split()[0],
