@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 
 _SHUTTING_DOWN = "The server is shutting down."
 _NOT_LOADED = "The model could not be loaded."
-_TELL_LOADING_S = 2.0
+_TELL_LOADING_S = 2.0  # at first, then ever more seldom
+_TELL_SELDOM_S = 16.0
 
 LoadEngine = Callable[[Loading, threading.Event], Engine]
 
@@ -277,8 +278,10 @@ class Worker:
     async def _await_load(self, loading: "asyncio.Future[Engine]") -> None:
         started = time.perf_counter()
         log.info("loading the model")
-        while not (await asyncio.wait((loading,), timeout=_TELL_LOADING_S))[0]:
+        interval_s = _TELL_LOADING_S
+        while not (await asyncio.wait((loading,), timeout=interval_s))[0]:
             log.info("%s", self.loading.describe())
+            interval_s = min(2 * interval_s, _TELL_SELDOM_S)
         error = loading.exception()
         if self._closing.is_set():
             return
