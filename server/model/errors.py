@@ -11,7 +11,7 @@
 
     FetchError             a model could not be brought (fetch.py, before any server runs)
 
-Nothing here knows HTTP; routes.py alone maps these classes to statuses.
+Nothing here knows HTTP; asking.py alone maps these classes to statuses.
 """
 
 
