@@ -208,9 +208,6 @@ def engine_settings(options: Options) -> EngineSettings:
         template = model.template if template == AUTO_TEMPLATE else template
     else:
         path = model
-        if not path.exists():
-            known = ", ".join(catalog.CATALOG)
-            raise ModelFileError(f"There is no model {path}: take {known}, or a path to a file.")
     # The engine looks again when it loads; here a wrong file is told before anything opens.
     check_fits(modelfile.inspect(path), options.context, options.contexts, memory_to_be_had())
     persona = load_persona(find_persona(options.persona))

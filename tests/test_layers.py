@@ -46,7 +46,7 @@ LAYERS = {
         "server.model.threads",
     },
     "server.model.footprint": {"server.model.cgroups", "server.model.modelfile"},
-    "server.model.modelfile": {"server.model.errors"},
+    "server.model.modelfile": {"server.model.catalog", "server.model.errors"},
     "server.model.tokenizer": {
         "server.model.errors",
         "server.model.bytelevel",

@@ -70,7 +70,7 @@ def test_temperature_needs_a_sensor(tiny_path, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "There is no model "),
+        (None, "There is no model file at"),
         (b"", "is empty"),
         (b"hello", "is no model this program can load"),
         (b"GGUF\3\0\0\0", "truncated"),

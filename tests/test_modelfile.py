@@ -139,6 +139,8 @@ def test_damaged_ggjt_hyper_parameters(tmp_path, index, number):
 def test_what_is_no_file(tmp_path):
     with pytest.raises(ModelFileError, match="There is no model file at"):
         inspect(tmp_path / "nothing")
+    with pytest.raises(ModelFileError, match="cannot be read: File name too long"):
+        inspect(tmp_path / ("x" * 300))
     with pytest.raises(ModelFileError, match="is not a regular file"):
         inspect(tmp_path)
     os.mkfifo(tmp_path / "pipe")

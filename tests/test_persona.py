@@ -234,6 +234,7 @@ def test_persona_is_found_by_name_or_path(tmp_path):
     assert find_persona(str(path)) == path
 
 
-def test_unknown_persona_is_told_with_those_there_are(tmp_path):
-    with pytest.raises(ModelFileError, match=r"persona plato: take diogenes or socrates, or a"):
-        find_persona("plato")
+@pytest.mark.parametrize("name", ["plato", "plato" * 100], ids=["none", "too_long"])
+def test_unknown_persona_is_told_with_those_there_are(name):
+    with pytest.raises(ModelFileError, match=f"persona {name}: take diogenes or socrates, or a"):
+        find_persona(name)

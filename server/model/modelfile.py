@@ -17,6 +17,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.model.catalog import CATALOG
 from server.model.errors import ModelFileError
 
 # ggml type -> (values in a block, bytes of a block), from ggml.c of ctransformers 0.2.27.
@@ -64,7 +65,9 @@ def inspect(path: Path) -> ModelFile:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _inspect(path, data)
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelFileError(f"There is no model file at {path}.") from None
+        raise ModelFileError(
+            f"There is no model file at {path}: take {', '.join(CATALOG)}, or a path to a file."
+        ) from None
     except OSError as error:
         raise ModelFileError(f"The model file {path} cannot be read: {error.strerror}.") from error
     except (struct.error, IndexError):  # the walk ran past the end

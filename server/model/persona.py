@@ -43,10 +43,12 @@ def find_persona(name: str) -> Path:
     """
     ours = {path.stem: path for path in sorted(_PERSONAS.glob("*.toml"))}
     path = ours.get(name, Path(name))
-    if not path.exists():
+    try:
+        path.stat()  # `exists` lets some errors through, such as of too long a name
+    except OSError:
         raise ModelFileError(
             f"There is no persona {name}: take {' or '.join(ours)}, or a path to a TOML file."
-        )
+        ) from None
     return path
 
 
