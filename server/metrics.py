@@ -10,25 +10,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from server import __version__
-from server.model.errors import (
-    ClientQueueFull,
-    ModelError,
-    ModelUnavailable,
-    PromptEmpty,
-    PromptTooLong,
-    QueueFull,
-)
+from server.model.errors import ModelError
 from server.model.thermometer import Thermometer
 from server.model.worker import Outcome, Worker
 
 _NAN = float("nan")
-_REASONS: dict[type[ModelError], str] = {
-    PromptEmpty: "empty",
-    PromptTooLong: "too_long",
-    QueueFull: "queue_full",
-    ClientQueueFull: "client_queue_full",
-    ModelUnavailable: "unavailable",
-}
 _WAITS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _CANCELS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _SPEEDS = (0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 25, 50, 100, 200, 400)
@@ -124,7 +110,7 @@ class Metrics:
 
     def observe_refusal(self, error: ModelError) -> None:
         """Count a prompt that was refused at once."""
-        self._refused.labels(_REASONS[type(error)]).inc()
+        self._refused.labels(error.reason).inc()
 
     def observe_lag(self, seconds: float) -> None:
         """Count one look at the loop's punctuality."""

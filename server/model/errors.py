@@ -16,7 +16,9 @@ Nothing here knows HTTP; asking.py alone maps these classes to statuses.
 
 
 class ModelError(Exception):
-    """Base of all: `str(error)` is the sentence to show."""
+    """Base of all: `str(error)` is the sentence to show, `reason` a word for counters."""
+
+    reason = "other"
 
 
 class ModelFileError(ModelError):
@@ -26,13 +28,19 @@ class ModelFileError(ModelError):
 class ModelUnavailable(ModelError):
     """The model failed for good, or the process is shutting down."""
 
+    reason = "unavailable"
+
 
 class QueueFull(ModelError):
     """As many prompts wait as may wait."""
 
+    reason = "queue_full"
+
 
 class ClientQueueFull(ModelError):
     """As many prompts of one client wait as may wait of one."""
+
+    reason = "client_queue_full"
 
 
 class PromptError(ModelError):
@@ -42,9 +50,13 @@ class PromptError(ModelError):
 class PromptEmpty(PromptError):
     """Nothing is left of the prompt but blanks and control characters."""
 
+    reason = "empty"
+
 
 class PromptTooLong(PromptError):
     """The prompt has more tokens than the context has room for."""
+
+    reason = "too_long"
 
 
 class FetchError(Exception):
