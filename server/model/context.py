@@ -78,26 +78,29 @@ class Contexts:
 
     def __init__(self, contexts: Sequence[Context], persona: Sequence[int]) -> None:
         self._by_use = list(contexts)  # the least recently used first
-        self._persona = list(persona)
+        self._persona = tuple(persona)
 
     def __iter__(self) -> Iterator[Context]:
         return iter(self._by_use)
 
+    def shared(self, prompt: Sequence[int]) -> int:
+        """How many tokens of the persona `prompt` begins with: all, or with another text none."""
+        length = len(self._persona)
+        return length if tuple(prompt[:length]) == self._persona else 0
+
     def take(self, prompt: Sequence[int]) -> Context:
         """The context for `prompt`, which now is the most recently used."""
+        shared = self.shared(prompt)
         # `max` takes the first, the stalest, of equals.
-        chosen = max(self._by_use, key=lambda context: self._likeness(context, prompt))
+        chosen = max(self._by_use, key=lambda context: self._likeness(context, prompt, shared))
         self._by_use.remove(chosen)
         self._by_use.append(chosen)
         return chosen
 
     # How much of a talk `prompt` and what the context holds have in common, if it is one talk:
     # then at least half of the shorter one, not counting the persona.
-    def _likeness(self, context: Context, prompt: Sequence[int]) -> int:
-        shared = len(self._persona) if self._has_persona(prompt) else 0
+    @staticmethod
+    def _likeness(context: Context, prompt: Sequence[int], shared: int) -> int:
         own = context.common(prompt) - shared
         shorter = min(len(prompt), len(context.tokens)) - shared
         return own if own > 0 and own >= _CONTINUED * shorter else 0
-
-    def _has_persona(self, tokens: Sequence[int]) -> bool:
-        return list(tokens[: len(self._persona)]) == self._persona

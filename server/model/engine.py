@@ -211,14 +211,12 @@ class Engine:
     # How many tokens of the persona are to be read before the rest of `prompt`. What the context
     # holds of it is kept only if it was read in the same slices, from its beginning.
     def _make_room_for_persona(self, prompt: Sequence[int]) -> int:
-        persona = self._prompts.persona_tokens
-        if tuple(prompt[: len(persona)]) != persona:
-            return 0
-        common, held = self._context.common(persona), len(self._context.tokens)
-        if common < len(persona) and (common < held or held % _PERSONA_SLICE_TOKENS):
+        shared = self._contexts.shared(prompt)
+        common, held = self._context.common(prompt[:shared]), len(self._context.tokens)
+        if common < shared and (common < held or held % _PERSONA_SLICE_TOKENS):
             self._context.clear()
             common = 0
-        return len(persona) - common
+        return shared - common
 
     def generate(
         self,
