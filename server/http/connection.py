@@ -152,11 +152,8 @@ class Connection(asyncio.Protocol):
         if exchange is not None:
             self._end(exchange)
             exchange.disconnect()
-        elif self._head is not None and self._shared.on_request is not None:
-            head = self._head
-            self._shared.on_request(
-                Record(head.method, head.path, None, 0, self._seconds_since_begun())
-            )
+        elif self._head is not None:
+            self._log_unanswered(self._head.method, self._head.path, None, 0)
 
     def pause_writing(self) -> None:
         """The kernel takes no more: the client must read some within the limit."""
@@ -343,14 +340,14 @@ class Connection(asyncio.Protocol):
             body = b""
         answer = response.head(error.status, self._shared.clock.now(), headers) + body
         self.write(answer)
-        if self._shared.on_request is not None:
-            self._shared.on_request(
-                Record(method, path, error.status, len(answer), self._seconds_since_begun())
-            )
+        self._log_unanswered(method, path, error.status, len(answer))
         self._linger()
 
-    def _seconds_since_begun(self) -> float:
-        return time.perf_counter() - self._begun_at if self._begun_at else 0.0
+    # Tell the log of a request that never came to an exchange.
+    def _log_unanswered(self, method: str, path: str, status: int | None, sent_bytes: int) -> None:
+        if self._shared.on_request is not None:
+            duration_s = time.perf_counter() - self._begun_at if self._begun_at else 0.0
+            self._shared.on_request(Record(method, path, status, sent_bytes, duration_s))
 
     def _end(self, exchange: Exchange) -> None:
         if self._shared.on_request is not None and not exchange.tells_its_end:
