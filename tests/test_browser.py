@@ -448,14 +448,23 @@ def test_mute_is_remembered(page, gated):
     assert "word0" not in str(page.evaluate("window.spoken"))
 
 
-def test_second_question_brings_the_first_along(page, gated):
-    open_page(page, gated)
-    gated.engine.allow(100)
-    for question in ("1 word", "2 words"):
+def ask_in_turn(page, *questions):
+    for question in questions:
         ask(page, question)
         expect(page.get_by_role("button", name="Send")).to_be_visible()
         expect(last_note(page)).to_contain_text("Copy")
-    assert gated.engine.conversations[-1].exchanges == (Exchange("1 word", "word0"),)
+
+
+def exchanges_told(server):
+    """What the last question brought along."""
+    return server.engine.conversations[-1].exchanges
+
+
+def test_second_question_brings_the_first_along(page, gated):
+    open_page(page, gated)
+    gated.engine.allow(100)
+    ask_in_turn(page, "1 word", "2 words")
+    assert exchanges_told(gated) == (Exchange("1 word", "word0"),)
 
 
 def test_answer_that_broke_off_is_not_remembered(page, gated):
@@ -468,13 +477,13 @@ def test_answer_that_broke_off_is_not_remembered(page, gated):
     page.get_by_role("button", name="Retry").click()
     gated.engine.allow(1)
     expect(last_answer(page)).to_have_text("word0")
-    assert gated.engine.conversations[-1].exchanges == ()
+    assert exchanges_told(gated) == ()
     gated.engine.allow(1)
     expect(last_note(page)).to_contain_text("The answer broke off here.")
     gated.engine.allow(100)
     ask(page, "1 word")
     expect(last_answer(page)).to_have_text("word0")
-    assert gated.engine.conversations[-1].exchanges == ()
+    assert exchanges_told(gated) == ()
 
 
 def test_answer_that_was_stopped_is_remembered(page, gated):
@@ -487,7 +496,7 @@ def test_answer_that_was_stopped_is_remembered(page, gated):
     gated.engine.allow(100)
     ask(page, "1 word")
     expect(last_answer(page)).to_have_text("word0")
-    assert gated.engine.conversations[-1].exchanges == (Exchange("9 words", "word0"),)
+    assert exchanges_told(gated) == (Exchange("9 words", "word0"),)
 
 
 def test_half_a_character_does_not_spoil_the_talk(page, gated):
@@ -498,7 +507,7 @@ def test_half_a_character_does_not_spoil_the_talk(page, gated):
     expect(last_note(page)).to_have_text("Copy")
     ask(page, "2 words")
     expect(last_answer(page)).to_have_text("word0 word1")
-    assert gated.engine.conversations[-1].exchanges == (Exchange("1 word \ufffd", "word0"),)
+    assert exchanges_told(gated) == (Exchange("1 word \ufffd", "word0"),)
 
 
 def test_memory_can_be_turned_off_and_stays_off(page, gated):
@@ -507,11 +516,8 @@ def test_memory_can_be_turned_off_and_stays_off(page, gated):
     page.get_by_role("button", name="Memory").click()
     page.reload()
     expect(page.get_by_role("button", name="Memory")).to_have_attribute("aria-pressed", "false")
-    for question in ("1 word", "2 words"):
-        ask(page, question)
-        expect(page.get_by_role("button", name="Send")).to_be_visible()
-        expect(last_note(page)).to_contain_text("Copy")
-    assert gated.engine.conversations[-1].exchanges == ()
+    ask_in_turn(page, "1 word", "2 words")
+    assert exchanges_told(gated) == ()
 
 
 def test_key_is_asked_for_and_remembered(page):

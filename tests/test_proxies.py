@@ -15,13 +15,7 @@ from server.clients import parse_networks
 from tests.conftest import require
 from tests.inprocess import InProcessServer
 from tests.proxies import DEPLOY, caddy, find, haproxy, nginx
-from tests.support import (
-    PATIENCE_S,
-    ROOT,
-    FakeEngine,
-    ServerProcess,
-    wait_until,
-)
+from tests.support import PATIENCE_S, ROOT, FakeEngine, ServerProcess, wait_until
 
 PROMPTS = 60
 STORY = "Tell me a long story about the sea, with many words."
@@ -31,6 +25,7 @@ LONG_TALK = [
     {"role": "assistant", "content": "water " * 9000},
 ]
 JSON = {"Content-Type": "application/json"}
+SENTENCE = "Too many of your prompts are waiting; let one be answered."  # HAProxy's
 
 
 class Farm(NamedTuple):
@@ -115,6 +110,10 @@ def ask_all(port, count, max_tokens):
         return list(pool.map(lambda number: ask(port, number, max_tokens), range(count)))
 
 
+def wait_until_idle(servers):
+    wait_until(lambda: not any(server.status()["busy"] for server in servers))
+
+
 def ended(server):
     return sum(server.status()["prompts"].values())
 
@@ -137,12 +136,10 @@ def test_page_and_words_come_through(shared_farm):
     status, body = request(port, "GET", "/")
     assert status == 200
     assert b"<title>Socrates</title>" in body
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-    connection.request("POST", "/prompt?seed=1&temperature=1.2&max_tokens=400", STORY)
-    response = connection.getresponse()
-    first = response.read1(10)
-    assert 0 < len(first) < 30  # a word or two, and not the story
-    connection.close()
+    with person(port, "127.0.0.1") as connection:
+        connection.request("POST", "/prompt?seed=1&temperature=1.2&max_tokens=400", STORY)
+        first = connection.getresponse().read1(10)
+        assert 0 < len(first) < 30  # a word or two, and not the story
 
 
 def speaking(servers):
@@ -157,12 +154,11 @@ def cancelled(servers):
 @pytest.mark.model
 def test_client_that_leaves_frees_its_server(shared_farm):
     servers, port, *_ = shared_farm
-    wait_until(lambda: not any(server.status()["busy"] for server in servers))
+    wait_until_idle(servers)
     before = cancelled(servers)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-    connection.request("POST", "/prompt?seed=1&temperature=1.2", STORY)
-    connection.getresponse().read1(1)
-    connection.close()
+    with person(port, "127.0.0.1") as connection:
+        connection.request("POST", "/prompt?seed=1&temperature=1.2", STORY)
+        connection.getresponse().read1(1)
     wait_until(lambda: cancelled(servers) == before + 1)
     assert speaking(servers) == []
 
@@ -170,7 +166,7 @@ def test_client_that_leaves_frees_its_server(shared_farm):
 @pytest.mark.model
 def test_client_that_leaves_the_proxys_queue_never_reaches_a_model(shared_farm):
     servers, port, lines, metrics = shared_farm
-    wait_until(lambda: not any(server.status()["busy"] for server in servers))
+    wait_until_idle(servers)
     before = sum(map(ended, servers))
     path = "/prompt?seed=1&temperature=1.2"
     with ExitStack() as stack:
@@ -187,7 +183,7 @@ def test_client_that_leaves_the_proxys_queue_never_reaches_a_model(shared_farm):
         # HAProxy's manual, section 8.2.3: <NOSRV> if it never got to a server.
         line = wait_until(lambda: next((x for x in lines if "127.0.2.7:" in x), None))
         assert "models/<NOSRV>" in line
-    wait_until(lambda: not any(server.status()["busy"] for server in servers))
+    wait_until_idle(servers)
     wait_until(lambda: sum(map(ended, servers)) == before + 6)
 
 
@@ -207,13 +203,10 @@ def held(server):
     return status["busy"] + status["queued"]
 
 
-SENTENCE = "Too many of your prompts are waiting; let one be answered."
-
-
 @pytest.mark.model
 def test_one_person_has_three_prompts_at_a_time(shared_farm):
     servers, port, *_ = shared_farm
-    wait_until(lambda: not any(server.status()["busy"] for server in servers))
+    wait_until_idle(servers)
     path = "/prompt?seed=1&temperature=1.2&max_tokens=300"
     with ExitStack() as stack:
         for number in range(3):
