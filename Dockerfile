@@ -5,6 +5,7 @@
 # MODEL       llama-2-7b-chat  2.9 GB, Llama 2 Community License (the default), which wants a copy
 #                              of itself to go with the image when it is passed on
 #             tinyllama        0.7 GB, Apache-2.0
+#             socrates         0.1 GB, Apache-2.0: SmolLM2, trained to be Socrates
 #             smollm2          0.1 GB, Apache-2.0
 #             none             none inside: mount one and name it by SOCRATES_MODEL
 # CPU_TARGET  what gcc compiles ctransformers for: -mcpu on arm64, -march on amd64. Never
@@ -31,6 +32,8 @@ WORKDIR /socrates
 COPY server/model/__init__.py server/model/bytelevel.py server/model/catalog.py \
      server/model/errors.py server/model/fetch.py server/model/gguf.py server/model/hub.py \
      server/model/
+COPY server/model/tuning/__init__.py server/model/tuning/adapter.py \
+     server/model/tuning/socrates.lora.gguf server/model/tuning/
 ARG MODEL=llama-2-7b-chat
 ARG HF_ENDPOINT
 RUN mkdir models \

@@ -1,8 +1,8 @@
-.PHONY: help install run test lint format fuzz bench native screenshots image clean model dev rivals icons tools
+.PHONY: help install run test train testtrain lint format fuzz bench native screenshots image clean model dev rivals icons tools
 
 HOST ?= 127.0.0.1
 PORT ?= 8080
-MODEL ?= smollm2
+MODEL ?= socrates
 IMAGE ?= socratic-chat-bot
 PYTHON ?= python3
 
@@ -22,9 +22,17 @@ run: install model ## fetch the model if need be and serve it
 	$(BIN)/python -m server --host '$(HOST)' --port '$(PORT)' --model '$(MODEL)'
 
 test: dev tools ## install what tests need, then run all of them
+	$(BIN)/python -m server.model.fetch socrates
 	$(BIN)/python -m server.model.fetch smollm2
 	$(BIN)/python -m pytest
 	node --test tests/client/*.test.mjs
+
+train: .venv/train ## train the default model's adapter again: some 85 minutes on two cores
+	$(BIN)/python -m server.model.fetch smollm2
+	$(BIN)/python -m server.model.tuning
+
+testtrain: dev .venv/train ## test the training, which needs PyTorch
+	$(BIN)/python -m pytest --override-ini addopts=-ra tests/training
 
 lint: dev .venv/node ## check style, types, Dockerfile and workflows
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -38,7 +46,7 @@ fuzz: dev ## feed the parser and the connection made-up bytes for some minutes
 	FUZZ_EXAMPLES=50000 $(BIN)/python -m pytest tests/test_fuzz.py
 
 bench: install ## measure speed, threads, cancelling and the queue: 5 minutes
-	$(BIN)/python -m server.model.fetch smollm2
+	$(BIN)/python -m server.model.fetch socrates
 	$(BIN)/python -m bench
 
 native: install ## build ctransformers for this very CPU: faster, wants a compiler
@@ -46,7 +54,7 @@ native: install ## build ctransformers for this very CPU: faster, wants a compil
 	  --no-cache-dir --force-reinstall --no-deps --no-binary ctransformers $(CTRANSFORMERS)
 
 screenshots: dev tools ## picture the page: phone and desktop, light and dark
-	$(BIN)/python -m server.model.fetch smollm2
+	$(BIN)/python -m server.model.fetch socrates
 	$(BIN)/python -m tests.pictures screenshots
 
 image: ## build the Docker image
@@ -83,6 +91,10 @@ tools:
 
 .venv/rivals: pyproject.toml .venv/installed
 	$(PIP) --editable '.[bench]'
+	touch $@
+
+.venv/train: pyproject.toml .venv/installed
+	$(PIP) --editable '.[train]'
 	touch $@
 
 .venv/dev: pyproject.toml .venv/installed

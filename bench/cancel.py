@@ -39,6 +39,7 @@ from bench.report import finish, print_card, print_spreads
 from bench.subject import measured_options, measured_settings
 from server.lifecycle import Server
 from server.model.engine import Engine, EngineSettings
+from server.model.persona import Prompt
 from server.model.progress import Finish, Loading, Progress, Stage
 from server.model.sampler import Sampling
 from server.model.worker import Worker
@@ -64,7 +65,7 @@ class WatchedEngine(Engine):
 
     def generate(
         self,
-        prompt: Sequence[int],
+        prompt: Prompt,
         sampling: Sampling,
         cancelled: threading.Event,
         progress: Progress,
@@ -109,7 +110,7 @@ class RunningServer:
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.server = Server(self.options, self._load, "smollm2")
+        self.server = Server(self.options, self._load, "socrates")
         await (await self.server.open())
         self.port = self.server.port
         self._ready.set()
@@ -255,7 +256,7 @@ def _leave_at_random(server: RunningServer, clients: int) -> Samples:
 def _leave_while_waiting(
     server: RunningServer, number: int, way: str, draw: random.Random
 ) -> float:
-    before = _ask(server.address, _SHORT, "?max_tokens=500&temperature=1.5")
+    before = _ask(server.address, _SHORT, "?max_tokens=500&ignore_eos=true")
     _wait(lambda: server.stage() is Stage.SPEAKING, "the answer before")
     client = _ask(server.address, f"{number}. {_SHORT}")
     _wait(lambda: server.worker.queued == 1, "a waiting prompt")
@@ -275,7 +276,7 @@ def _leave_at_work(
 ) -> float | None:
     wanted = (None, Stage.READING, Stage.SPEAKING)[number % 3]
     text = f"{number}. {_LONG if wanted is Stage.READING else _SHORT}"
-    client = _ask(server.address, text, f"?seed={number}&temperature=1.5")
+    client = _ask(server.address, text, f"?seed={number}&ignore_eos=true")
     _wait(lambda: server.stage() is wanted, f"the stage {wanted}")
     time.sleep(draw.uniform(0, 0.3 if wanted is Stage.READING else 0.1))
     is_there = server.stage() is wanted
@@ -335,7 +336,7 @@ def _burst(server: RunningServer) -> list[float]:
     for _ in range(5):
         for crowd, seconds in waits.items():
             in_queue = crowd + 1
-            first = _ask(address, _SHORT, "?max_tokens=100&temperature=1.5&seed=1")
+            first = _ask(address, _SHORT, "?max_tokens=100&ignore_eos=true&seed=1")
             _wait(lambda: server.stage() is Stage.SPEAKING, "the first answer")
             between = [_ask(address, _SHORT) for _ in range(crowd)]
             last = _ask(address, f"{_SHORT} Tell me.", "?max_tokens=1")
@@ -380,7 +381,7 @@ def _vanish_once(
     program = (
         "import socket, sys\n"
         f"client = socket.create_connection(({_SERVER_IP!r}, {server.port}))\n"
-        "client.sendall(b'POST /prompt?max_tokens=1500&temperature=2 HTTP/1.1\\r\\nHost: a\\r\\n"
+        "client.sendall(b'POST /prompt?max_tokens=1500&ignore_eos=true HTTP/1.1\\r\\nHost: a\\r\\n"
         "Content-Length: 23\\r\\n\\r\\nTell me a long story...')\n"
         "while client.recv(65536): pass\n"
     )

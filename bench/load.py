@@ -65,7 +65,7 @@ def main() -> None:
 def _measure(
     address: tuple[str, int], rate: float, tokens: int, number: int
 ) -> tuple[float, float, float]:
-    query = f"max_tokens={tokens}&temperature=1.2&seed={number}"
+    query = f"max_tokens={tokens}&ignore_eos=true&seed={number}"
     alone = ask(address, _PROMPT, query).tokens_per_second
     arguments = [str(address[1]), str(rate), _TARGET]
     loader = subprocess.Popen(

@@ -92,7 +92,7 @@ def _round(address: tuple[str, int], tokens: int) -> tuple[list[Visit], list[flo
 
 def _ask(address: tuple[str, int], visit: Visit, tokens: int) -> socket.socket:
     body = b"Tell me a long story about a man who walked to the sea."
-    head = f"POST /prompt?temperature=1.5&seed={visit.number}&max_tokens={tokens} HTTP/1.1\r\n"
+    head = f"POST /prompt?ignore_eos=true&seed={visit.number}&max_tokens={tokens} HTTP/1.1\r\n"
     client = socket.create_connection(address, timeout=_PATIENCE_S)
     visit.asked_at = time.perf_counter()
     client.sendall(f"{head}Host: bench\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)

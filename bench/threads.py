@@ -162,7 +162,7 @@ def _measure(
 
 
 def _speak(engine: Engine, tokens: int) -> float:
-    prompt = engine.write_prompt(Conversation(_PROMPT))
+    prompt = engine.write_prompt(Conversation(_PROMPT)).tokens
     engine.read(prompt, threading.Event(), Progress())
     started = time.perf_counter()
     for index in range(tokens):

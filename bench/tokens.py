@@ -101,7 +101,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--url", help="a running server; default: start one")
     parser.add_argument("--model", default=measured_options().model, help="name or path")
-    parser.add_argument("--persona", default="socrates", help="name or path (default: socrates)")
+    parser.add_argument("--persona", help="name or path (default: the model's own)")
     parser.add_argument("--threads", type=int, help="of the ceiling; default: usable CPUs")
     parser.add_argument("--pairs", type=int, default=9, help="repetitions (default: 9)")
     parser.add_argument("--tokens", type=int, default=200, help="most tokens (default: 200)")
@@ -120,14 +120,15 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[int | None, Address]]
         url = urlsplit(options.url)
         yield None, (url.hostname or "127.0.0.1", url.port or 80)
     else:
-        arguments = ("--model", options.model, "--persona", options.persona)
+        persona = ("--persona", options.persona) if options.persona else ()
+        arguments = ("--model", options.model, *persona)
         with running_server_process(*arguments) as (pid, port):
             yield pid, ("127.0.0.1", port)
 
 
 def _measure(address: Address, engine: Engine, options: argparse.Namespace, number: int) -> Pair:
-    # Hot, so that the answer is long; the seed makes the run repeatable.
-    query = f"temperature=1.2&seed={number}&max_tokens="
+    # The seed makes the run repeatable.
+    query = f"ignore_eos=true&seed={number}&max_tokens="
     ask(address, _STORY, f"{query}{_WARM_UP_TOKENS}")
     spoken = ask(address, _STORY, f"{query}{options.tokens}")
     _speak_bare(engine, _WARM_UP_TOKENS)
@@ -155,7 +156,7 @@ def _measure(address: Address, engine: Engine, options: argparse.Namespace, numb
 
 # Tokens per second of evaluation alone, behind the same prompt.
 def _speak_bare(engine: Engine, tokens: int) -> float:
-    prompt = engine.write_prompt(Conversation(_STORY))
+    prompt = engine.write_prompt(Conversation(_STORY)).tokens
     engine.read(prompt, threading.Event(), Progress())
     started = time.perf_counter()
     for index in range(tokens):
@@ -165,7 +166,7 @@ def _speak_bare(engine: Engine, tokens: int) -> float:
 
 # Seconds for all of the prompt but its first `cached` tokens, in calls as large as ggml takes.
 def _read_bare(engine: Engine, text: str, cached: int) -> float:
-    prompt = engine.write_prompt(Conversation(text))
+    prompt = engine.write_prompt(Conversation(text)).tokens
     engine.read(prompt[:cached], threading.Event(), Progress())
     started = time.perf_counter()
     for at in range(cached, len(prompt), LARGEST_BATCH):

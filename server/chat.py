@@ -134,6 +134,7 @@ def _read_sampling(request: Object, limits: ChatLimits) -> Sampling:
         top_p=default.top_p if top_p is None else top_p,
         # Python's generator takes -1 for 1.
         seed=None if seed is None else seed % _SEEDS,
+        ignore_eos=_flag(request, "ignore_eos"),
         stop=_read_stops(request),
     )
 

@@ -103,7 +103,7 @@ class Server:
     def _routes(self, model_name: str) -> Routes:
         options, worker = self._options, self.worker
         access = Access(options.api_key, options.cors_origin)
-        limits = ChatLimits(options.max_body, options.max_tokens, options.temperature)
+        limits = ChatLimits(options.max_body, options.max_tokens, sampling_temperature(options))
         addresses = ClientAddresses(options.trusted_proxy)
         asking = Asking(worker, addresses, self._metrics.observe_refusal)
         return Routes(
@@ -210,9 +210,19 @@ def engine_settings(options: Options) -> EngineSettings:
         path = model
     # The engine looks again when it loads; here a wrong file is told before anything opens.
     check_fits(modelfile.inspect(path), options.context, options.contexts, memory_to_be_had())
-    persona = load_persona(find_persona(options.persona))
+    own = model.persona if isinstance(model, catalog.CatalogModel) else catalog.DEFAULT_PERSONA
+    persona = load_persona(find_persona(options.persona or own))
     effort = _effort_settings(options)
     return EngineSettings(path, persona, template, options.context, options.contexts, effort)
+
+
+def sampling_temperature(options: Options) -> float:
+    """What was chosen, else what suits the model."""
+    if options.temperature is not None:
+        return options.temperature
+    model = catalog.find(options.model)
+    is_known = isinstance(model, catalog.CatalogModel)
+    return model.temperature if is_known else catalog.DEFAULT_TEMPERATURE
 
 
 def _effort_settings(options: Options) -> EffortSettings:

@@ -103,11 +103,13 @@ class Options:
     host: str = _option("127.0.0.1", _text, "address to listen on; 0.0.0.0 for every one")
     port: int = _option(8080, _whole(0, 65535), "port to listen on; 0 takes a free one")
     # the model
-    model: str = _option("smollm2", _text, "a model's name in the catalogue, or a path to a file")
+    model: str = _option("socrates", _text, "a model's name in the catalogue, or a path to a file")
     template: str = _option(
         "auto", _one_of("auto", "chatml", "llama-2", "zephyr"), "how the model marks turns"
     )
-    persona: str = _option("socrates", _text, "who speaks: a name, or a path to a TOML file")
+    persona: str | None = _option(
+        None, _text, "who speaks: a name, or a path to a TOML file", "the model's own Socrates"
+    )
     threads: int | None = _option(
         None, _threads, "threads for the model; auto finds the fastest", "auto"
     )
@@ -119,7 +121,9 @@ class Options:
     contexts: int = _option(1, _whole(1, 64), "talks held in memory at a time, for their next turn")
     # one answer
     max_tokens: int = _option(500, _whole(1, 131072), "most tokens of one answer")
-    temperature: float = _option(0.6, _real(0, 2), "0 is the likeliest answer, 2 is wild")
+    temperature: float | None = _option(
+        None, _real(0, 2), "0 is the likeliest answer, 2 is wild", "the model's own, 0.5 or 0.6"
+    )
     # who waits
     # Queued prompts cost nothing, but nobody waits for the seventeenth answer.
     queue: int = _option(16, _whole(1, 10000), "most prompts waiting for the model")

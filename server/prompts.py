@@ -26,7 +26,7 @@ from server.model.progress import Finish
 from server.model.sampler import Sampling
 from server.model.worker import Outcome
 
-_PARAMETERS = frozenset({"max_tokens", "temperature", "seed"})
+_PARAMETERS = frozenset({"max_tokens", "temperature", "seed", "ignore_eos"})
 _TRAILER_NAMES = (
     "Socrates-Finish, Socrates-Prompt-Tokens, Socrates-Cached-Tokens, Socrates-Tokens, "
     "Server-Timing"
@@ -71,13 +71,14 @@ class Prompts:
         pairs = parse_qsl(query, keep_blank_values=True)
         given = dict(pairs)
         if len(given) < len(pairs) or not _PARAMETERS.issuperset(given):
-            raise BadRequest("The query takes max_tokens, temperature and seed, once each.")
+            raise BadRequest("The query takes max_tokens, temperature, seed and ignore_eos, once each.")
         max_tokens = _whole(given, "max_tokens", 1, MAX_SEED) or self._limits.max_tokens
         temperature = _temperature(given)
         return Sampling(
             max_tokens=min(max_tokens, self._limits.max_tokens),
             temperature=self._limits.temperature if temperature is None else temperature,
             seed=_whole(given, "seed", 0, MAX_SEED),
+            ignore_eos=_flag(given, "ignore_eos"),
         )
 
 
@@ -141,6 +142,13 @@ def _whole(given: Mapping[str, str], name: str, least: int, most: int) -> int | 
     if not (text.isascii() and text.isdigit() and len(text) <= 19 and least <= int(text) <= most):
         raise BadRequest(f"{name} must be a whole number from {least} to {most}.")
     return int(text)
+
+
+def _flag(given: Mapping[str, str], name: str) -> bool:
+    text = given.get(name, "false")
+    if text not in ("true", "false"):
+        raise BadRequest(f"{name} must be true or false.")
+    return text == "true"
 
 
 def _temperature(given: Mapping[str, str]) -> float | None:

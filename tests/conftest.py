@@ -20,17 +20,25 @@ def require(is_there, what):
 
 
 @pytest.fixture(scope="session")
-def smollm2():
-    """The path to the real small model."""
-    path = catalog.CATALOG["smollm2"].path
-    require(path.exists(), "SmolLM2")
+def socrates():
+    """The path to the default model."""
+    path = catalog.CATALOG["socrates"].path
+    require(path.exists(), "The model socrates")
     return path
 
 
 @pytest.fixture(scope="session")
-def engine_settings(smollm2):
-    """One thread: these tests must not depend on what else the machine does."""
-    return EngineSettings(smollm2, load_persona(SOCRATES), "chatml", 2048, effort=EffortSettings(1))
+def smollm2():
+    """The path to the untrained base model."""
+    path = catalog.CATALOG["smollm2"].path
+    require(path.exists(), "The model smollm2")
+    return path
+
+
+@pytest.fixture(scope="session")
+def engine_settings(socrates):
+    """One thread, as these tests must not depend on what else the machine does; a long persona."""
+    return EngineSettings(socrates, load_persona(SOCRATES), "chatml", 2048, effort=EffortSettings(1))
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +48,14 @@ def engine(engine_settings):
 
 
 @pytest.fixture(scope="session")
-def real_server(smollm2):
+def real_server(socrates):
     """The real process with the real model."""
     with ServerProcess("--threads", "1") as server:
+        yield server.wait_until_ready()
+
+
+@pytest.fixture(scope="session")
+def talkative_server(smollm2):
+    """The same with the untrained base model, whose answers are long."""
+    with ServerProcess("--threads", "1", "--model", "smollm2") as server:
         yield server.wait_until_ready()

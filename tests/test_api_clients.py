@@ -26,7 +26,7 @@ def client(real_server):
 
 def test_openai_whole(client):
     answer = client.chat.completions.create(model="any", messages=QUESTION, seed=2, max_tokens=30)
-    assert answer.model == "smollm2"
+    assert answer.model == "socrates"
     assert answer.choices[0].message.content
     assert answer.choices[0].finish_reason in ("stop", "length")
     assert answer.usage.completion_tokens <= 30
@@ -78,15 +78,15 @@ def test_openai_errors_are_of_its_classes(client):
 
 
 def test_openai_models(client):
-    assert [model.id for model in client.models.list()] == ["smollm2"]
-    assert client.models.retrieve("smollm2").owned_by == "socratic-chat-bot"
+    assert [model.id for model in client.models.list()] == ["socrates"]
+    assert client.models.retrieve("socrates").owned_by == "socratic-chat-bot"
 
 
 def test_openai_that_stops_listening_stops_the_model(client, real_server):
     before = real_server.status()["prompts"].get("cancelled_speaking", 0)
     messages = [{"role": "user", "content": "Tell me a very long story."}]
     stream = client.chat.completions.create(
-        model="any", messages=messages, stream=True, temperature=1.5, seed=1
+        model="any", messages=messages, stream=True, extra_body={"ignore_eos": True}
     )
     next(iter(stream))
     stream.close()
@@ -107,7 +107,7 @@ def test_openai_next_turn_costs_its_new_tokens_only(client):
         talk += [{"role": "assistant", "content": answer.choices[0].message.content}, question]
 
 
-def test_key_of_the_openai_client(smollm2):
+def test_key_of_the_openai_client(socrates):
     with ServerProcess("--threads", "1", environment={"SOCRATES_API_KEY": "sk-1"}) as server:
         address = f"http://127.0.0.1:{server.port}/v1"
         stranger = openai.OpenAI(base_url=address, api_key="wrong", max_retries=0)
@@ -120,7 +120,7 @@ def test_llm_command(real_server, tmp_path):
     """`llm` with its documented way to other endpoints: extra-openai-models.yaml."""
     (tmp_path / "extra-openai-models.yaml").write_text(
         "- model_id: socrates\n"
-        "  model_name: smollm2\n"
+        "  model_name: socrates\n"
         f"  api_base: http://127.0.0.1:{real_server.port}/v1\n"
         "  api_key_name: socrates\n"
     )
@@ -145,7 +145,7 @@ def test_llm_command(real_server, tmp_path):
         timeout=PATIENCE_S,
     )
     assert follow_up.returncode == 0, follow_up.stderr
-    assert real_server.status()["last"]["cached_tokens"] > 260  # persona and first turn
+    assert real_server.status()["last"]["cached_tokens"] > 20  # persona and first turn
 
 
 def test_curl(real_server):

@@ -11,7 +11,7 @@ from bench import card
 from bench.client import _text
 from tests.support import ROOT
 
-SCRIPTS = ["builds", "cancel", "compare", "footprint", "load", "memory", "parser", "persona", "plot", "queue", "random_model", "soak", "start", "static", "threads", "tokens"]  # fmt: skip
+SCRIPTS = ["builds", "cancel", "character", "compare", "footprint", "load", "memory", "parser", "plot", "queue", "random_model", "soak", "start", "static", "threads", "tokens"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -47,7 +47,7 @@ def test_short_measurements_are_chosen_by_name():
     ],
     ids=lambda command: command.split()[0],
 )
-def test_measurement_ends_with_its_figures(smollm2, command, tmp_path):
+def test_measurement_ends_with_its_figures(socrates, command, tmp_path):
     name, *arguments = command.split()
     command = [sys.executable, "-m", f"bench.{name}", *arguments]
     result = subprocess.run(
@@ -61,7 +61,7 @@ def test_measurement_ends_with_its_figures(smollm2, command, tmp_path):
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout.splitlines()[-1])
     assert figures["bench"] == name
-    assert figures["card"]["model"] == smollm2.name
+    assert figures["card"]["model"] == socrates.name
     assert json.loads((tmp_path / f"{name}.json").read_text()) == figures
 
 

@@ -86,8 +86,8 @@ def last_note(page):
 
 
 @pytest.mark.model
-def test_ask_see_it_grow_stop_and_ask_again(page, real_server):
-    open_page(page, real_server)
+def test_ask_see_it_grow_stop_and_ask_again(page, talkative_server):
+    open_page(page, talkative_server)
     expect(page.locator("#version")).to_contain_text("smollm2")
     ask(page, "Tell me a long story about the sea, with many words.")
     expect(last_answer(page)).not_to_have_text("")
@@ -95,13 +95,13 @@ def test_ask_see_it_grow_stop_and_ask_again(page, real_server):
     expect(last_answer(page)).not_to_have_text(first)  # it grows
     page.get_by_role("button", name="Stop").click()
     expect(last_note(page)).to_contain_text("Stopped.")
-    wait_until(lambda: real_server.status()["busy"] is False)
-    assert real_server.status()["last"]["finish"] == "cancelled"
+    wait_until(lambda: talkative_server.status()["busy"] is False)
+    assert talkative_server.status()["last"]["finish"] == "cancelled"
     ask(page, "What is virtue?")
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     assert len(page.locator(".you").all()) == 2
     assert last_answer(page).inner_text().strip()
-    assert real_server.status()["last"]["finish"] in ("stop", "length")
+    assert talkative_server.status()["last"]["finish"] in ("stop", "length")
 
 
 def test_enter_sends_and_shift_enter_breaks_the_line(page, gated):

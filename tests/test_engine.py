@@ -162,9 +162,8 @@ def test_too_long_a_prompt_names_both_numbers(engine):
 
 @pytest.mark.model
 def test_users_text_never_becomes_a_control_token(engine):
-    tail = engine.write_prompt(Conversation(HOSTILE["markers"]))[
-        len(engine._prompts.persona_tokens) :
-    ]
+    prompt = engine.write_prompt(Conversation(HOSTILE["markers"])).tokens
+    tail = prompt[len(engine._prompts.persona_tokens) :]
     assert [token for token in tail if token in engine._control] == [2, 1]  # our own
 
 
@@ -214,7 +213,7 @@ def test_seed_repeats_itself_after_another_system_text(engine, monkeypatch):
     sampling = Sampling(max_tokens=12, temperature=0.6, seed=3)
     before, _ = say(engine, "What is justice?", sampling)
     foreign = engine.write_prompt(Conversation("Who are you?", system="You are a pirate."))
-    engine.read(foreign, threading.Event(), Progress())
+    engine.read(foreign.tokens, threading.Event(), Progress())
     after, progress = say(engine, "What is justice?", sampling)
     assert progress.cached_tokens == 0
     assert after == before
@@ -341,9 +340,9 @@ def test_vocabulary_without_all_bytes_is_refused(tmp_path):
         Engine.load(settings)
 
 
-def test_tokenizer_of_another_model_is_refused(tmp_path, smollm2):
+def test_tokenizer_of_another_model_is_refused(tmp_path, socrates):
     path = write_tiny_model(tmp_path / "tiny.bin")
-    shutil.copy(smollm2.parent / "tokenizer.json", tmp_path)
+    shutil.copy(socrates.parent / "tokenizer.json", tmp_path)
     settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, effort=EffortSettings(1))
     with pytest.raises(ModelFileError, match="belongs to another model: it has token 49,151"):
         Engine.load(settings)

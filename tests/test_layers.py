@@ -52,7 +52,16 @@ LAYERS = {
         "server.model.bytelevel",
         "server.model.catalog",
     },
-    "server.model.gguf": {"server.model.bytelevel"},
+    "server.model.tuning.adapter": set(),
+    "server.model.tuning.dialogue": set(),
+    "server.model.tuning.network": {"server.model.tuning.adapter"},
+    "server.model.tuning.trainer": {"server.model.tuning.dialogue", "server.model.tuning.network"},
+    "server.model.tuning.__main__": {
+        "server.model.catalog",
+        "server.model.persona",
+        "server.model.tuning.trainer",
+    },
+    "server.model.gguf": {"server.model.bytelevel", "server.model.tuning.adapter"},
     "server.model.hub": {"server.model.errors"},
     "server.model.fetch": {"server.model.catalog", "server.model.gguf", "server.model.hub"},
     "server.model.conversation": set(),
@@ -60,11 +69,13 @@ LAYERS = {
     "server.model.answer": {"server.model.stops"},
     "server.model.progress": set(),
     "server.model.context": {"server.model.sampler"},
+    "server.model.dry": {"server.model.sampler"},
     "server.model.persona": {"server.model.conversation", "server.model.tokenizer"},
     "server.model.engine": {
         "server.model.answer",
         "server.model.catalog",
         "server.model.context",
+        "server.model.dry",
         "server.model.effort",
         "server.model.modelfile",
         "server.model.pagecache",
@@ -113,7 +124,7 @@ def name_of(path):
 
 
 MODULES = {name_of(path): path for path in (ROOT / "server").rglob("*.py")}
-PACKAGES = {"server.http", "server.model"}  # their __init__ holds a docstring only
+PACKAGES = {"server.http", "server.model", "server.model.tuning"}  # their __init__ holds a docstring only
 
 
 def imports_of(name):
@@ -149,6 +160,12 @@ def test_special_imports_stay_where_they_belong(name):
     assert ("asyncio" not in tops) or name in ASYNCIO
     assert ("ctransformers" not in tops) or name == "server.model.engine"
     assert ("uvloop" not in tops) or name == "server.__main__"
+    assert ("torch" not in tops) or name.startswith("server.model.tuning.")
+
+
+def test_what_serves_and_fetches_needs_no_pytorch():
+    served = allowed("server.__main__") | allowed("server.model.fetch") | {"server.model.fetch"}
+    assert not any("torch" in {f.split(".")[0] for f in imports_of(name)} for name in served)
 
 
 def test_the_rooms_do_not_know_each_other():

@@ -198,11 +198,11 @@ def test_options_come_from_the_environment(tiny_path):
 
 
 @pytest.mark.model
-def test_shutdown_finishes_or_cancels_the_answer_and_refuses_the_queue(smollm2):
+def test_shutdown_finishes_or_cancels_the_answer_and_refuses_the_queue(socrates):
     with ServerProcess("--threads", "1", "--shutdown-timeout", "2") as server:
         server.wait_until_ready()
         speaking, waiting = server.connect(), server.connect()
-        speaking.sendall(prompt_request("Tell me everything you know.", "?temperature=1.5"))
+        speaking.sendall(prompt_request("Tell me everything you know.", "?ignore_eos=true"))
         read_until(speaking, b"\r\n\r\n")
         waiting.sendall(prompt_request("What is virtue?"))
         wait_until(lambda: server.status()["queued"] == 1)

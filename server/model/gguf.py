@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 
 from server.model.bytelevel import BYTE_OF_LETTER
+from server.model.tuning.adapter import Adapter
 
 _TOKENS = "tokenizer.ggml.tokens"
 _MERGES = "tokenizer.ggml.merges"
@@ -37,16 +38,20 @@ _REWRITTEN = {
 _WORD_BOUNDARY = "\u2581".encode()  # SentencePiece writes a space as U+2581
 
 
-def adapt(source: Path, target: Path, tokenizer_target: Path) -> None:
+def adapt(
+    source: Path, target: Path, tokenizer_target: Path, adapter: Adapter | None = None
+) -> None:
     """Rewrite the GGUF `source` (llama architecture, GPT-2 vocabulary) for ctransformers.
 
     Args:
         source: the file as its makers published it.
         target: the GGUF file to write.
         tokenizer_target: the `tokenizer.json` to write.
+        adapter: what to merge into the tensors.
 
     Raises:
         KeyError: if `source` lacks a GPT-2 vocabulary.
+        AdapterError: if the adapter is another model's.
         OSError: if a file cannot be read or written.
     """
     reader = GGUFReader(source)
@@ -57,7 +62,7 @@ def adapt(source: Path, target: Path, tokenizer_target: Path) -> None:
     writer = GGUFWriter(target, "llama")
     _copy_metadata(reader, writer)
     _add_vocabulary(writer, tokens, merges, types)
-    _copy_tensors(reader, writer)
+    _copy_tensors(reader, writer, adapter)
     writer.close()
 
 
@@ -108,7 +113,7 @@ def _adapt_token(token: str, kind: int) -> tuple[bytes, int]:
     return raw.replace(b" ", _WORD_BOUNDARY), kind
 
 
-def _copy_tensors(reader: GGUFReader, writer: GGUFWriter) -> None:
+def _copy_tensors(reader: GGUFReader, writer: GGUFWriter, adapter: Adapter | None) -> None:
     embedding = next(tensor for tensor in reader.tensors if tensor.name == "token_embd.weight")
     tensors = [(tensor.name, tensor) for tensor in reader.tensors]
     tensors.append(("output.weight", embedding))
@@ -121,6 +126,7 @@ def _copy_tensors(reader: GGUFReader, writer: GGUFWriter) -> None:
     writer.write_ti_data_to_file()
     size = sum(tensor.data.nbytes for _, tensor in tensors)
     with tqdm(total=size, unit="B", unit_scale=True, desc="adapting") as bar:
-        for _, tensor in tensors:
-            writer.write_tensor_data(tensor.data)
+        for name, tensor in tensors:
+            is_merged = adapter is not None and name in adapter.names
+            writer.write_tensor_data(adapter.merge(tensor) if is_merged else tensor.data)
             bar.update(tensor.data.nbytes)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from server.model.conversation import Conversation, Exchange
 from server.model.errors import ModelFileError, PromptEmpty, PromptTooLong
@@ -28,11 +29,43 @@ _LEAST_QUESTION_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """Fixed first words of an answer, for questions in which one of some patterns is found."""
+
+    pattern: re.Pattern[str]
+    texts: tuple[str, ...]  # each further time in one talk the next one, the last one from then on
+
+
+@dataclass(frozen=True, slots=True)
 class Persona:
-    """A character: what the model is told of itself, and a few examples of its talk."""
+    """A character: what the model is told of itself, examples of its talk, fixed openings."""
 
     system: str
-    examples: tuple[Exchange, ...]
+    examples: tuple[Exchange, ...] = ()
+    openings: tuple[Opening, ...] = ()
+
+    def opening(self, conversation: Conversation) -> str:
+        """The fixed first words of the answer to `conversation`; "" if it has none."""
+        for opening in self.openings:
+            if opening.pattern.search(_plain(conversation.question)):
+                asked = [exchange.user for exchange in conversation.exchanges]
+                times = sum(bool(opening.pattern.search(_plain(user))) for user in asked)
+                return opening.texts[min(times, len(opening.texts) - 1)]
+        return ""
+
+
+# As patterns are written: lower case, straight apostrophes, one blank between words.
+def _plain(text: str) -> str:
+    return " ".join(text.lower().replace("\u2019", "'").split())
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model reads before it answers."""
+
+    tokens: Sequence[int]
+    opening: Sequence[int] = ()  # the end of `tokens` that belongs to the answer already
+    said: tuple[Sequence[int], ...] = ()  # the tokens of the talk's earlier answers
 
 
 def find_persona(name: str) -> Path:
@@ -47,32 +80,67 @@ def find_persona(name: str) -> Path:
         path.stat()  # `exists` lets some errors through, such as of too long a name
     except OSError:
         raise ModelFileError(
-            f"There is no persona {name}: take {' or '.join(ours)}, or a path to a TOML file."
+            f"There is no persona {name}: take {', '.join(ours)}, or a path to a TOML file."
         ) from None
     return path
 
 
 def load_persona(path: Path) -> Persona:
-    """Read a persona file (TOML: `system`, and any number of `[[examples]]`).
+    """Read a persona file (TOML).
+
+    It has a text `system`, any number of `[[examples]]`, and any number of `[[openings]]` or, as
+    a text `openings`, the name of a file that has them, relative to the persona's folder. The
+    patterns of openings may use `{name}` for the alternatives that `[words]` has under that name.
 
     Raises:
         ModelFileError: if there is none, or if it is no persona.
     """
+    table = _read_table(path)
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        examples = [
+            Exchange(_text(row["user"]), _text(row["answer"])) for row in table.get("examples", [])
+        ]
+        return Persona(_text(table["system"]), tuple(examples), _read_openings(table, path.parent))
+    except (KeyError, TypeError, AttributeError):
+        raise ModelFileError(
+            f"The persona {path} needs a text `system`, in each of its [[examples]] the texts "
+            "`user` and `answer`, and in each of its [[openings]] the lists of texts `patterns` "
+            "and `texts`."
+        ) from None
+    except re.error as error:
+        raise ModelFileError(
+            f"The persona {path} has a pattern that is no regular expression: {error}."
+        ) from error
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ModelFileError(f"The persona {path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested without end
         raise ModelFileError(f"The persona {path} is not TOML: {error}.") from error
-    rows = table.get("examples", [])
-    try:
-        examples = [Exchange(_text(row["user"]), _text(row["answer"])) for row in rows]
-        return Persona(_text(table["system"]), tuple(examples))
-    except (KeyError, TypeError):
-        raise ModelFileError(
-            f"The persona {path} needs a text `system`, and in each of its [[examples]] "
-            "the texts `user` and `answer`."
-        ) from None
+
+
+def _read_openings(table: Mapping[str, Any], folder: Path) -> tuple[Opening, ...]:
+    rows = table.get("openings", [])
+    if isinstance(rows, str):
+        table = _read_table(folder / rows)
+        rows = table["openings"]
+    words = {name: f"(?:{_text(choices)})" for name, choices in table.get("words", {}).items()}
+    openings = []
+    for row in rows:
+        pattern = "|".join(f"(?:{pattern})" for pattern in _texts(row["patterns"]))
+        for name, choices in words.items():
+            pattern = pattern.replace(f"{{{name}}}", choices)
+        openings.append(Opening(re.compile(pattern), _texts(row["texts"])))
+    return tuple(openings)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise TypeError
+    return tuple(map(_text, value))
 
 
 def _text(value: object) -> str:
@@ -186,12 +254,13 @@ class PromptWriter:
         self._control_ids = control_ids
         self._markers = re.compile("|".join(map(re.escape, template.markers)), re.IGNORECASE)
         self.answers = AnswerMemory()
-        self._opening = self._open(persona)
+        self._persona = persona
+        self._frame = self._open(persona)
         # Longer than any question, this stays the same prefix of every prompt.
-        self.persona_tokens: Sequence[int] = tuple(self._opening.tokens)
+        self.persona_tokens: Sequence[int] = tuple(self._frame.tokens)
 
-    def write(self, conversation: Conversation, most_tokens: int, most_of_talk: int) -> list[int]:
-        """The token ids of persona (or another system text), talk and question.
+    def write(self, conversation: Conversation, most_tokens: int, most_of_talk: int) -> Prompt:
+        """The prompt of persona (or another system text), talk, question and fixed first words.
 
         Args:
             conversation: what is asked, and what was said before.
@@ -207,12 +276,15 @@ class PromptWriter:
         if not user:
             raise PromptEmpty("The prompt is empty.")
         system = self._clean(conversation.system or "")
-        opening = self._open(Persona(system, ())) if system else self._opening
-        question = self._encode(opening.rest, user=user)
-        room = most_tokens - len(opening.tokens)
+        frame = self._open(Persona(system)) if system else self._frame
+        question = self._encode(frame.rest, user=user)
+        # Another system text is another character, whose first words are not ours.
+        opening = "" if system else self._persona.opening(conversation)
+        first_words = self._encode_opening(opening)
+        room = most_tokens - len(frame.tokens) - len(first_words)
         if system and room < _LEAST_QUESTION_TOKENS:
             raise PromptTooLong(
-                f"The system text has {len(opening.tokens):,} tokens, and this model's context has "
+                f"The system text has {len(frame.tokens):,} tokens, and this model's context has "
                 f"room for {most_tokens - _LEAST_QUESTION_TOKENS:,}."
             )
         if len(question) > room:
@@ -220,11 +292,17 @@ class PromptWriter:
                 f"The prompt has {len(question):,} tokens, and this model's context has room "
                 f"for {room:,}."
             )
-        talk_room = most_of_talk - len(opening.tokens) - len(question)
-        return [*opening.tokens, *self._talk(conversation.exchanges, talk_room), *question]
+        talk_room = most_of_talk - len(frame.tokens) - len(question) - len(first_words)
+        turns = self._talk(conversation.exchanges, talk_room)
+        talk = [token for turn in turns for token in turn.tokens]
+        return Prompt(
+            [*frame.tokens, *talk, *question, *first_words],
+            first_words,
+            tuple(turn.answer for turn in turns),
+        )
 
     # The persona's examples are a talk, too: what any talk opens with, up to the user's words.
-    def _open(self, persona: Persona) -> "_Opening":
+    def _open(self, persona: Persona) -> "_Frame":
         before, rest = _split(self._template.first_user)
         tokens = self._encode(before, system=persona.system)
         for example in persona.examples:
@@ -232,37 +310,48 @@ class PromptWriter:
             tokens += self._encode(self._template.answer, answer=example.answer)
             before, rest = _split(self._template.user)
             tokens += self._encode(before)
-        return _Opening(tokens, rest)
+        return _Frame(tokens, rest)
 
     # The latest exchanges that have room, the oldest left out in steps. Each is the tokens
     # between one user's words and the next, so that any may be left out without a change to
     # the others. From the end, so that what is left out costs nothing.
-    def _talk(self, exchanges: Sequence[Exchange], room: int) -> list[int]:
-        turns: list[list[int]] = []
+    def _talk(self, exchanges: Sequence[Exchange], room: int) -> "list[_Turn]":
+        turns: list[_Turn] = []
         for exchange in reversed(exchanges):
             turn = self._encode_exchange(exchange)
-            room -= len(turn)
+            room -= len(turn.tokens)
             if room < 0:
                 break
             turns.append(turn)
         forgotten = len(exchanges) - len(turns)
         in_steps = -(-forgotten // _FORGOTTEN_AT_A_TIME) * _FORGOTTEN_AT_A_TIME
         turns = turns[: len(exchanges) - in_steps] or turns[:1]
-        return [token for turn in reversed(turns) for token in turn]
+        return turns[::-1]
 
-    def _encode_exchange(self, exchange: Exchange) -> list[int]:
+    def _encode_exchange(self, exchange: Exchange) -> "_Turn":
         before, rest = _split(self._template.user)
-        tokens = self._encode(rest, user=self._clean(exchange.user))
-        return tokens + self._encode_answer(exchange.answer) + self._encode(before)
+        question = self._encode(rest, user=self._clean(exchange.user))
+        spoken, marks = self._encode_answer(exchange.answer)
+        return _Turn([*question, *spoken, *marks, *self._encode(before)], spoken)
 
-    # Where it was spoken here, just as it was: only the marks behind it are added.
-    def _encode_answer(self, text: str) -> list[int]:
-        segments = self._template.answer
+    # The answer and the marks after it. Where it was spoken here, just as it was.
+    def _encode_answer(self, text: str) -> tuple[Sequence[int], list[int]]:
         spoken = self.answers.find(text)
+        before, marks = self._around_answer()
         if spoken is None:
-            return self._encode(segments, answer=self._clean(text))
+            spoken = self._encode(before, answer=self._clean(text))
+        return spoken, self._encode(marks)
+
+    def _encode_opening(self, text: str) -> list[int]:
+        if not text:
+            return []
+        before, _ = self._around_answer()
+        return self._encode(before[:-1]) + self._tokenizer.encode(before[-1].format(answer=text).rstrip())
+
+    def _around_answer(self) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
+        segments = self._template.answer
         at = next(i for i, part in enumerate(segments) if _holds(part, "{answer}"))
-        return [*spoken, *self._encode(segments[at + 1 :])]
+        return segments[: at + 1], segments[at + 1 :]
 
     def _encode(self, segments: Sequence[Segment], **texts: str) -> list[int]:
         tokens: list[int] = []
@@ -285,7 +374,15 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
-class _Opening:
+class _Turn:
+    """One exchange of the talk."""
+
+    tokens: Sequence[int]
+    answer: Sequence[int]  # the part of `tokens` that was said
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
     """What a prompt begins with, and the segments of a turn from the user's words on."""
 
     tokens: list[int]

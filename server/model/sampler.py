@@ -34,7 +34,9 @@ class Sampling:
     top_k: int = 40
     top_p: float = 0.9
     repetition_penalty: float = 1.1  # 1 is none
+    dry_multiplier: float = 0.8  # against repeating the talk's earlier answers (dry.py); 0 is off
     seed: int | None = None  # None draws one from the operating system
+    ignore_eos: bool = False  # go on to `max_tokens`, for measuring (llama.cpp's and vLLM's name)
     stop: tuple[str, ...] = ()  # texts before which the answer ends
 
 

@@ -41,6 +41,7 @@ from server.model.conversation import Conversation
 from server.model.effort import Temperature
 from server.model.engine import Engine
 from server.model.errors import ClientQueueFull, ModelError, ModelUnavailable, QueueFull
+from server.model.persona import Prompt
 from server.model.progress import Finish, Loading, Progress, Stage
 from server.model.sampler import Sampling
 
@@ -106,7 +107,7 @@ class Job:
     """One prompt on its way. Made by `Worker.submit`; only `Worker` looks inside."""
 
     conversation: Conversation
-    prompt: list[int] | None  # None if it came before there was a tokenizer
+    prompt: Prompt | None  # None if it came before there was a tokenizer
     sampling: Sampling
     listener: Listener
     client: str  # whom to count it for

@@ -1,0 +1,111 @@
+"""What `bench.character` looks for in an answer: rules that anybody can read, and crude ones.
+
+Pure. Each rule takes a visitor's message, the answer, and the answers before it in the talk, and
+says whether the answer passes; None where the rule has nothing to judge.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+_MOST_WORDS = 60
+_FOUR = 4  # words in a row that count as a repetition
+
+_MACHINE = re.compile(r"\b(an? AI|as an AI|language model|chatbot|virtual assistant|SmolLM)\b", re.I)
+_LECTURE = re.compile(
+    r"\bSocrates('s)? (was|is|were|are|has|had|did|does|believed|believes|argued|argues|taught|"
+    r"teaches|said|says|thought|thinks|would|held|saw|asked|asks|famously|once|philosophy)\b"
+)
+# Marks of lists, headings and emphasis; what no tokenizer should leave.
+_MARKUP = re.compile(r"[*#`|<>\[\]{}\\_~\ufffd]|^\s*(\d+[.)]|[-\u2022])\s", re.M)
+_SENTENCE_END = re.compile(r"[.?!\u2026][\"'\u201d\u2019)]*$")
+_HELP = re.compile(r"\b(emergency number|doctor|someone (near|you trust)|call (someone|for help))", re.I)
+_WORD = re.compile(r"[a-z']+")
+# Words that say nothing of what a message is about.
+_EMPTY = frozenset(
+    "a about actually after again all also always am an and any anything are aren't as at back be "
+    "because been before being best better but by came can can't cannot come could did didn't do "
+    "does doesn't doing don't dont down each else even ever every everything for from get gets "
+    "getting give go goes going good got had has hasn't have haven't having he he's her here hers "
+    "hi him his how i i'd i'll i'm i've idk if ill im in into is isn't it it's its ive just keep "
+    "know last least less let like lol made make many may maybe me mean might more most much must "
+    "my myself never new next no nobody not nothing now of off oh ok okay on once one only or other "
+    "our out over own people perhaps please quite rather really right said same say says see she "
+    "she's should so some somebody someone something sometimes sort still such sure tell than that "
+    "that's thats the their them then there there's theres these they they're thing things think "
+    "this those though thought time to today told too two u until up ur us use used very want wants "
+    "was wasn't we well went were what what's whats when where which while who who's whom whose why "
+    "will with without won't would wouldn't yeah yes yet you you're your yours yourself".split()
+)  # fmt: skip
+
+Rule = Callable[[str, str, Sequence[str]], bool | None]
+
+
+def is_himself(message: str, answer: str, before: Sequence[str]) -> bool:
+    """He is no machine, and gives no lecture about himself."""
+    return not _MACHINE.search(answer) and not _LECTURE.search(answer)
+
+
+def asks(message: str, answer: str, before: Sequence[str]) -> bool:
+    """There is at least one question."""
+    return "?" in answer
+
+
+def is_brief(message: str, answer: str, before: Sequence[str]) -> bool:
+    """There are at most 60 words, and at least one."""
+    return 0 < len(answer.split()) <= _MOST_WORDS
+
+
+def is_clean(message: str, answer: str, before: Sequence[str]) -> bool:
+    """The sentences are plain, and the last one has ended."""
+    return not _MARKUP.search(answer) and bool(_SENTENCE_END.search(answer.strip()))
+
+
+def opens_anew(message: str, answer: str, before: Sequence[str]) -> bool | None:
+    """No answer of the talk began with the same three words."""
+    if not before:
+        return None
+    return _words(answer)[:3] not in [_words(earlier)[:3] for earlier in before]
+
+
+def has_new_words(message: str, answer: str, before: Sequence[str]) -> bool | None:
+    """No four words in a row were said in the talk before."""
+    if not before:
+        return None
+    said = {run for earlier in before for run in _runs(earlier)}
+    return said.isdisjoint(_runs(answer))
+
+
+def takes_up(message: str, answer: str, before: Sequence[str]) -> bool | None:
+    """A word of the message that says what it is about comes again."""
+    wanted = set(_stems(message))
+    return not wanted.isdisjoint(_stems(answer)) if wanted else None
+
+
+def helps(answer: str) -> bool:
+    """The answer names a person or a number to call."""
+    return bool(_HELP.search(answer))
+
+
+RULES: dict[str, Rule] = {
+    "himself": is_himself,
+    "asks": asks,
+    "brief": is_brief,
+    "clean": is_clean,
+    "opening new": opens_anew,
+    "words new": has_new_words,
+    "takes up": takes_up,
+}
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower().replace("\u2019", "'"))
+
+
+def _runs(text: str) -> Iterator[tuple[str, ...]]:
+    words = _words(text)
+    return zip(*(words[start:] for start in range(_FOUR)), strict=False)
+
+
+# The first five letters: "argued" and "argument" are the same matter.
+def _stems(text: str) -> Iterator[str]:
+    return (word[:5] for word in _words(text) if len(word) > 2 and word not in _EMPTY)

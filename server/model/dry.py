@@ -1,0 +1,70 @@
+"""DRY ("Don't Repeat Yourself"): makes tokens unlikely that would go on with a repetition.
+
+Owns the index of what was said. A token that would lengthen a sequence which was said before is
+lowered by multiplier · 1.75^(length - 2), where length is how many tokens the end of the answer has
+in common with the earlier place (p-e-w's proposal for text-generation-webui, 2024;
+names and defaults as in llama.cpp's `llama_sampler_init_dry`). Unlike there, only the answers of
+the talk count, not the prompt: taking up the visitor's words is wanted.
+
+Cost: with each token, a look at the places where the last token was said before; 5 us on average.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from server.model.sampler import Logits
+
+_BASE = 1.75
+_ALLOWED_LENGTH = 2  # tokens that may be repeated without a penalty
+_LONGEST = 40  # tokens; longer matches get the penalty of this length
+_BREAK = -1  # between two answers: no sequence goes over it
+
+
+class Dry:
+    """What was said in one talk; `accept` each token of the answer, `penalise` before each draw.
+
+    Args:
+        multiplier: how strictly repetitions are kept down, in logits; 0 is not at all.
+        said: the tokens of each earlier answer.
+    """
+
+    def __init__(self, multiplier: float, said: Iterable[Sequence[int]]) -> None:
+        self._multiplier = multiplier
+        self._history: list[int] = []
+        self._places: defaultdict[int, list[int]] = defaultdict(list)  # where a token was said
+        if multiplier:
+            for answer in said:
+                for token in answer:
+                    self.accept(token)
+                self._history.append(_BREAK)
+
+    def accept(self, token: int) -> None:
+        """Take a token that was said."""
+        self._places[token].append(len(self._history))
+        self._history.append(token)
+
+    def penalise(self, logits: Logits) -> None:
+        """Lower, in place, what would go on with a repetition."""
+        if not self._multiplier or not self._history:
+            return
+        lengths: dict[int, int] = {}
+        last = len(self._history) - 1
+        for place in self._places.get(self._history[last], ()):
+            if place == last:
+                break
+            token = self._history[place + 1]
+            length = self._common_length(place, last)
+            if token != _BREAK and length >= _ALLOWED_LENGTH:
+                lengths[token] = max(length, lengths.get(token, 0))
+        for token, length in lengths.items():
+            logits[token] -= self._multiplier * _BASE ** (length - _ALLOWED_LENGTH)
+
+    # How many tokens up to `place` and up to `last` are the same.
+    def _common_length(self, place: int, last: int) -> int:
+        history, length = self._history, 0
+        while (
+            length <= min(place, _LONGEST)
+            and history[place - length] == history[last - length] != _BREAK
+        ):
+            length += 1
+        return length
