@@ -71,7 +71,9 @@ class Prompts:
         pairs = parse_qsl(query, keep_blank_values=True)
         given = dict(pairs)
         if len(given) < len(pairs) or not _PARAMETERS.issuperset(given):
-            raise BadRequest("The query takes max_tokens, temperature, seed and ignore_eos, once each.")
+            raise BadRequest(
+                "The query takes max_tokens, temperature, seed and ignore_eos, once each."
+            )
         max_tokens = _whole(given, "max_tokens", 1, MAX_SEED) or self._limits.max_tokens
         temperature = _temperature(given)
         return Sampling(

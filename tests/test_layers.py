@@ -70,7 +70,8 @@ LAYERS = {
     "server.model.progress": set(),
     "server.model.context": {"server.model.sampler"},
     "server.model.dry": {"server.model.sampler"},
-    "server.model.persona": {"server.model.conversation", "server.model.tokenizer"},
+    "server.model.openings": {"server.model.conversation"},
+    "server.model.persona": {"server.model.openings", "server.model.tokenizer"},
     "server.model.engine": {
         "server.model.answer",
         "server.model.catalog",
@@ -124,7 +125,11 @@ def name_of(path):
 
 
 MODULES = {name_of(path): path for path in (ROOT / "server").rglob("*.py")}
-PACKAGES = {"server.http", "server.model", "server.model.tuning"}  # their __init__ holds a docstring only
+PACKAGES = {
+    "server.http",
+    "server.model",
+    "server.model.tuning",
+}  # their __init__ holds a docstring only
 
 
 def imports_of(name):

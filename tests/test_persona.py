@@ -1,17 +1,15 @@
 """Prompts: templates, control tokens by id, and users who try to forge a turn."""
 
-import re
-
 import pytest
 
 from server.model.conversation import Conversation, Exchange
 from server.model.errors import ModelFileError, PromptEmpty
+from server.model.openings import read_openings
 from server.model.persona import (
     SOCRATES,
     TEMPLATES,
     AnswerMemory,
     Control,
-    Opening,
     Persona,
     PromptWriter,
     detect_template,
@@ -240,12 +238,24 @@ def test_persona_is_found_by_name_or_path(tmp_path):
 
 @pytest.mark.parametrize("name", ["plato", "plato" * 100], ids=["none", "too_long"])
 def test_unknown_persona_is_told_with_those_there_are(name):
-    with pytest.raises(ModelFileError, match=f"persona {name}: take diogenes, socrates-trained, socrates, or a"):
+    with pytest.raises(
+        ModelFileError, match=f"persona {name}: take diogenes, socrates-trained, socrates, or a"
+    ):
         find_persona(name)
 
 
 OPENED = Persona(
-    "Be kind.", (), (Opening(re.compile("(?:help)|(?:i'm lost)"), ("Sit down.", "Stay here.")),)
+    "Be kind.",
+    (),
+    read_openings(
+        {
+            "openings": [
+                {"patterns": ["help", "i'm {lost}"], "texts": ["Sit down.", "Stay here."]}
+            ],
+            "words": {"lost": "lost|gone"},
+            "harmless": ["no help"],
+        }
+    ),
 )
 
 
@@ -264,6 +274,7 @@ def test_answer_to_a_matching_question_begins_with_fixed_words():
     assert prompt.endswith("<B>user\nHELP  me<E>\n<B>assistant\nSit down.")
     assert ask("Please. I\u2019m   lost")[1] == "Sit down."
     assert ask("What is virtue?")[1] == ""
+    assert ask("I need no help")[1] == ""
 
 
 def test_each_time_in_a_talk_the_next_words_are_taken():
@@ -304,10 +315,14 @@ def test_what_is_no_opening_is_told_in_one_sentence(tmp_path, text):
 @pytest.mark.parametrize("path", PERSONAS, ids=lambda path: path.stem)
 def test_every_persona_of_ours_helps_where_life_is_in_danger(path):
     persona = load_persona(path)
-    for message in ("I want to die.", "he hits me every night", "my chest hurts and i cant breathe"):
-        opening = persona.opening(Conversation(message))
+    for message in (
+        "I want to die.",
+        "he hits me every night",
+        "my chest hurts and i cant breathe",
+    ):
+        opening = persona.openings.first_words(Conversation(message))
         assert "emergency number" in opening, message
-        again = persona.opening(Conversation(message, (Exchange(message, opening),)))
+        again = persona.openings.first_words(Conversation(message, (Exchange(message, opening),)))
         assert "emergency number" in again != opening
     for message in ("What is death?", "my phone died", "this homework is killing me"):
-        assert persona.opening(Conversation(message)) == ""
+        assert persona.openings.first_words(Conversation(message)) == ""

@@ -16,6 +16,7 @@ from typing import Any
 
 from server.model.conversation import Conversation, Exchange
 from server.model.errors import ModelFileError, PromptEmpty, PromptTooLong
+from server.model.openings import BadPattern, Openings, read_openings
 from server.model.tokenizer import Tokenizer
 
 _PERSONAS = Path(__file__).parent / "personas"
@@ -29,34 +30,12 @@ _LEAST_QUESTION_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """Fixed first words of an answer, for questions in which one of some patterns is found."""
-
-    pattern: re.Pattern[str]
-    texts: tuple[str, ...]  # each further time in one talk the next one, the last one from then on
-
-
-@dataclass(frozen=True, slots=True)
 class Persona:
     """A character: what the model is told of itself, examples of its talk, fixed openings."""
 
     system: str
     examples: tuple[Exchange, ...] = ()
-    openings: tuple[Opening, ...] = ()
-
-    def opening(self, conversation: Conversation) -> str:
-        """The fixed first words of the answer to `conversation`; "" if it has none."""
-        for opening in self.openings:
-            if opening.pattern.search(_plain(conversation.question)):
-                asked = [exchange.user for exchange in conversation.exchanges]
-                times = sum(bool(opening.pattern.search(_plain(user))) for user in asked)
-                return opening.texts[min(times, len(opening.texts) - 1)]
-        return ""
-
-
-# As patterns are written: lower case, straight apostrophes, one blank between words.
-def _plain(text: str) -> str:
-    return " ".join(text.lower().replace("\u2019", "'").split())
+    openings: Openings = Openings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +68,7 @@ def load_persona(path: Path) -> Persona:
     """Read a persona file (TOML).
 
     It has a text `system`, any number of `[[examples]]`, and any number of `[[openings]]` or, as
-    a text `openings`, the name of a file that has them, relative to the persona's folder. The
-    patterns of openings may use `{name}` for the alternatives that `[words]` has under that name.
+    a text `openings`, the name of a file that has them, relative to the persona's folder.
 
     Raises:
         ModelFileError: if there is none, or if it is no persona.
@@ -100,14 +78,14 @@ def load_persona(path: Path) -> Persona:
         examples = [
             Exchange(_text(row["user"]), _text(row["answer"])) for row in table.get("examples", [])
         ]
-        return Persona(_text(table["system"]), tuple(examples), _read_openings(table, path.parent))
+        return Persona(_text(table["system"]), tuple(examples), _find_openings(table, path.parent))
     except (KeyError, TypeError, AttributeError):
         raise ModelFileError(
             f"The persona {path} needs a text `system`, in each of its [[examples]] the texts "
             "`user` and `answer`, and in each of its [[openings]] the lists of texts `patterns` "
             "and `texts`."
         ) from None
-    except re.error as error:
+    except BadPattern as error:
         raise ModelFileError(
             f"The persona {path} has a pattern that is no regular expression: {error}."
         ) from error
@@ -122,25 +100,9 @@ def _read_table(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"The persona {path} is not TOML: {error}.") from error
 
 
-def _read_openings(table: Mapping[str, Any], folder: Path) -> tuple[Opening, ...]:
-    rows = table.get("openings", [])
-    if isinstance(rows, str):
-        table = _read_table(folder / rows)
-        rows = table["openings"]
-    words = {name: f"(?:{_text(choices)})" for name, choices in table.get("words", {}).items()}
-    openings = []
-    for row in rows:
-        pattern = "|".join(f"(?:{pattern})" for pattern in _texts(row["patterns"]))
-        for name, choices in words.items():
-            pattern = pattern.replace(f"{{{name}}}", choices)
-        openings.append(Opening(re.compile(pattern), _texts(row["texts"])))
-    return tuple(openings)
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
-        raise TypeError
-    return tuple(map(_text, value))
+def _find_openings(table: dict[str, Any], folder: Path) -> Openings:
+    name = table.get("openings")
+    return read_openings(_read_table(folder / name) if isinstance(name, str) else table)
 
 
 def _text(value: object) -> str:
@@ -279,7 +241,7 @@ class PromptWriter:
         frame = self._open(Persona(system)) if system else self._frame
         question = self._encode(frame.rest, user=user)
         # Another system text is another character, whose first words are not ours.
-        opening = "" if system else self._persona.opening(conversation)
+        opening = "" if system else self._persona.openings.first_words(conversation)
         first_words = self._encode_opening(opening)
         room = most_tokens - len(frame.tokens) - len(first_words)
         if system and room < _LEAST_QUESTION_TOKENS:
@@ -346,7 +308,9 @@ class PromptWriter:
         if not text:
             return []
         before, _ = self._around_answer()
-        return self._encode(before[:-1]) + self._tokenizer.encode(before[-1].format(answer=text).rstrip())
+        return self._encode(before[:-1]) + self._tokenizer.encode(
+            before[-1].format(answer=text).rstrip()
+        )
 
     def _around_answer(self) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
         segments = self._template.answer

@@ -9,8 +9,8 @@ import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from server.model.persona import TEMPLATES, Control, Persona, PromptWriter
 from server.model.conversation import Conversation, Exchange
+from server.model.persona import TEMPLATES, Control, Persona, PromptWriter
 from server.model.tokenizer import HubTokenizer
 from server.model.tuning import __main__ as command
 from server.model.tuning.adapter import Adapter, write_adapter

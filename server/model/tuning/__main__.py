@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m server.model.tuning", description="Train Socrates' adapter."
     )
-    parser.add_argument("--base", default="smollm2", help="a fetched model's name, or a path to one")
+    parser.add_argument(
+        "--base", default="smollm2", help="a fetched model's name, or a path to one"
+    )
     parser.add_argument("--talks", type=Path, default=TALKS, help="a folder of talks")
     parser.add_argument("--out", type=Path, default=catalog.ADAPTER, help="the adapter to write")
     parser.add_argument(
