@@ -39,6 +39,7 @@ _HERE = Path(__file__).parent
 _ONE_LINE = Persona("You are Socrates. Keep your answers short.")
 _SUBJECTS = ("socrates", "few-shot", "one line")
 _SHOWN_TALKS = 10
+_MOST_TOKENS = 200  # of an answer: what is longer has failed to be brief anyway
 
 Talk = list[Exchange]
 
@@ -120,7 +121,7 @@ def _load(name: str, options: argparse.Namespace) -> tuple[Subject, Path]:
     if name == "one line":
         settings = replace(settings, persona=_ONE_LINE)
     temperature = model.temperature if options.temperature is None else options.temperature
-    sampling = Sampling(measured_options().max_tokens, temperature=temperature)
+    sampling = Sampling(_MOST_TOKENS, temperature=temperature)
     if options.dry is not None:
         sampling = replace(sampling, dry_multiplier=options.dry)
     return Subject(name, Engine.load(settings), sampling), settings.model_file

@@ -221,8 +221,9 @@ def sampling_temperature(options: Options) -> float:
     if options.temperature is not None:
         return options.temperature
     model = catalog.find(options.model)
-    is_known = isinstance(model, catalog.CatalogModel)
-    return model.temperature if is_known else catalog.DEFAULT_TEMPERATURE
+    if isinstance(model, catalog.CatalogModel):
+        return model.temperature
+    return catalog.DEFAULT_TEMPERATURE
 
 
 def _effort_settings(options: Options) -> EffortSettings:

@@ -108,7 +108,10 @@ class Options:
         "auto", _one_of("auto", "chatml", "llama-2", "zephyr"), "how the model marks turns"
     )
     persona: str | None = _option(
-        None, _text, "who speaks: a name, or a path to a TOML file", "the model's own Socrates"
+        None,
+        _text,
+        "who speaks, and what is said first in an emergency: a name, or a path to a TOML file",
+        "the model's own Socrates",
     )
     threads: int | None = _option(
         None, _threads, "threads for the model; auto finds the fastest", "auto"

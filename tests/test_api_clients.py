@@ -18,10 +18,13 @@ QUESTION = [{"role": "user", "content": "What is virtue?"}]
 
 @pytest.fixture
 def client(real_server):
-    with openai.OpenAI(
-        base_url=f"http://127.0.0.1:{real_server.port}/v1", api_key="none", max_retries=0
-    ) as client:
+    with connect(real_server) as client:
         yield client
+
+
+def connect(server):
+    address = f"http://127.0.0.1:{server.port}/v1"
+    return openai.OpenAI(base_url=address, api_key="none", max_retries=0)
 
 
 def test_openai_whole(client):
@@ -30,7 +33,7 @@ def test_openai_whole(client):
     assert answer.choices[0].message.content
     assert answer.choices[0].finish_reason in ("stop", "length")
     assert answer.usage.completion_tokens <= 30
-    assert answer.usage.prompt_tokens > answer.usage.prompt_tokens_details.cached_tokens > 200
+    assert answer.usage.prompt_tokens > answer.usage.prompt_tokens_details.cached_tokens > 10
 
 
 def test_openai_streamed_says_the_same(client):
@@ -54,7 +57,8 @@ def test_openai_stop(client):
     assert stopped.finish_reason == "stop"
 
 
-def test_openai_system_and_talk_are_heard(client):
+def test_openai_system_and_talk_are_heard(talkative_server):
+    """By the untrained model: the trained one is Socrates whatever it is told."""
     messages = [
         {"role": "system", "content": "You repeat what you are told."},
         {"role": "user", "content": "Say: red"},
@@ -63,7 +67,8 @@ def test_openai_system_and_talk_are_heard(client):
         {"role": "assistant", "content": "blue"},
         {"role": "user", "content": "Say: green"},
     ]
-    answer = client.chat.completions.create(model="any", messages=messages, temperature=0)
+    with connect(talkative_server) as client:
+        answer = client.chat.completions.create(model="any", messages=messages, temperature=0)
     assert answer.choices[0].message.content == "green"
     assert answer.usage.prompt_tokens < 100  # without the persona
 

@@ -71,7 +71,7 @@ _ALL = (
         source=replace(
             _SMOLLM2,
             adapter=ADAPTER,
-            merged_sha256="",
+            merged_sha256="783324e32e26f64ebc63eec0ad8cdc5713c0b0cc1b92f331ff22db2ca9cf7ab0",
         ),
         file_name="Socrates-135M.Q4_1.gguf",
         template="chatml",

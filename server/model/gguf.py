@@ -127,6 +127,8 @@ def _copy_tensors(reader: GGUFReader, writer: GGUFWriter, adapter: Adapter | Non
     size = sum(tensor.data.nbytes for _, tensor in tensors)
     with tqdm(total=size, unit="B", unit_scale=True, desc="adapting") as bar:
         for name, tensor in tensors:
-            is_merged = adapter is not None and name in adapter.names
-            writer.write_tensor_data(adapter.merge(tensor) if is_merged else tensor.data)
+            if adapter is not None and name in adapter.names:
+                writer.write_tensor_data(adapter.merge(tensor))
+            else:
+                writer.write_tensor_data(tensor.data)
             bar.update(tensor.data.nbytes)

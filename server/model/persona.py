@@ -9,7 +9,7 @@ text, and what a user writes is cleaned first, so no prompt can forge a turn.
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Persona:
 
     system: str
     examples: tuple[Exchange, ...] = ()
-    openings: Openings = Openings()
+    openings: Openings = field(default_factory=Openings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,24 +298,23 @@ class PromptWriter:
 
     # The answer and the marks after it. Where it was spoken here, just as it was.
     def _encode_answer(self, text: str) -> tuple[Sequence[int], list[int]]:
-        spoken = self.answers.find(text)
-        before, marks = self._around_answer()
+        pattern, marks = self._answer_and_marks()
+        spoken: Sequence[int] | None = self.answers.find(text)
         if spoken is None:
-            spoken = self._encode(before, answer=self._clean(text))
+            spoken = self._tokenizer.encode(pattern.format(answer=self._clean(text)))
         return spoken, self._encode(marks)
 
     def _encode_opening(self, text: str) -> list[int]:
         if not text:
             return []
-        before, _ = self._around_answer()
-        return self._encode(before[:-1]) + self._tokenizer.encode(
-            before[-1].format(answer=text).rstrip()
-        )
+        pattern, _ = self._answer_and_marks()
+        return self._tokenizer.encode(pattern.format(answer=text).rstrip())
 
-    def _around_answer(self) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
-        segments = self._template.answer
-        at = next(i for i, part in enumerate(segments) if _holds(part, "{answer}"))
-        return segments[: at + 1], segments[at + 1 :]
+    # Every template's answer begins with the words.
+    def _answer_and_marks(self) -> tuple[str, tuple[Segment, ...]]:
+        pattern, *marks = self._template.answer
+        assert isinstance(pattern, str)
+        return pattern, tuple(marks)
 
     def _encode(self, segments: Sequence[Segment], **texts: str) -> list[int]:
         tokens: list[int] = []

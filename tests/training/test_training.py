@@ -108,9 +108,19 @@ def random_corrections(network, scale=0.02):
     }
 
 
-@pytest.mark.parametrize("frozen", [0, 1])
-def test_loss_falls_on_what_was_trained_and_on_what_was_held_out(folder, frozen):
-    _, run = trainer(folder, frozen_layers=frozen)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"frozen_layers": 1},
+        {"alignment_tokens": 500},
+        {"b_rate": 4.0},
+        {"first_words": 3, "first_words_weight": 2.0},
+    ],
+    ids=str,
+)
+def test_loss_falls_on_what_was_trained_and_on_what_was_held_out(folder, changes):
+    _, run = trainer(folder, **changes)
     before = run.held_out_loss()
     reports = []
     run.run(reports.append)

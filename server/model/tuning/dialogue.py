@@ -92,9 +92,12 @@ def batches(
 
     With `draw` the lengths are jittered and the groups shuffled, so that every epoch differs.
     """
-    jitter = (lambda: draw.random() * 30) if draw else (lambda: 0.0)
+
+    def length(lesson: Lesson) -> float:
+        return len(lesson.ids) + (30 * draw.random() if draw else 0)
+
     groups: list[list[Lesson]] = [[]]
-    for sequence in sorted(sequences, key=lambda s: len(s.ids) + jitter()):
+    for sequence in sorted(sequences, key=length):
         longest = max(len(s.ids) for s in [*groups[-1], sequence])
         if groups[-1] and (len(groups[-1]) + 1) * longest > most_tokens:
             groups.append([])

@@ -40,8 +40,10 @@ class Recipe:
     gain: float = 2.0
     frozen_layers: int = 0
     epochs: float = 2.0
-    rate: float = 7e-4
-    tokens_per_step: int = 4096
+    rate: float = 2e-3
+    b_rate: float = 1.0  # of B, times `rate` (Hayou et al. 2024, "LoRA+")
+    alignment_tokens: int = 0  # by whose gradient A begins; 0 begins with noise
+    tokens_per_step: int = 1024
     most_steps: int = 0  # ends the run earlier than `epochs` does; 0 does not
     first_words: int = 0  # tokens at the start of an answer ...
     first_words_weight: float = 1.0  # ... whose loss counts so many times
@@ -83,9 +85,15 @@ class Trainer:
         self.tokens = sum(len(lesson.ids) for lesson in self._lessons)
         self.steps = max(1, round(recipe.epochs * self.tokens / recipe.tokens_per_step))
         self.steps = min(self.steps, recipe.most_steps or self.steps)
-        self._parameters = [p for m in network.adapters().values() for p in (m.a, m.b)]
+        matrices = network.adapters().values()
+        self._parameters = [p for m in matrices for p in (m.a, m.b)]
+        # Each group's factor of the rate that `_rate` gives.
+        groups = [
+            {"params": [m.a for m in matrices], "factor": 1.0},
+            {"params": [m.b for m in matrices], "factor": recipe.b_rate},
+        ]
         self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0
+            groups, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         self._known_below: dict[Lesson, Tensor] = {}
         self._step = 0
@@ -99,6 +107,8 @@ class Trainer:
 
     def run(self, report: Callable[[Report], None]) -> None:
         """Train to the end, calling `report` after every step."""
+        if self._step == 0 and self._recipe.alignment_tokens:
+            self._align()
         started, first, tokens = time.perf_counter(), self._step, 0
         groups = self._groups()
         while not self.is_finished:
@@ -123,6 +133,20 @@ class Trainer:
             total += losses.sum().item()
             count += losses.numel()
         return total / max(1, count)
+
+    # By the gradient of the first talks of the first epoch.
+    def _align(self) -> None:
+        matrices = self._network.adapters().values()
+        for matrix in matrices:
+            matrix.begin_alignment()
+        tokens, groups = 0, self._groups()
+        while tokens < self._recipe.alignment_tokens:
+            group = next(groups)
+            losses, weights = self._losses(group)
+            (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
+            tokens += sum(len(lesson.ids) for lesson in group)
+        for matrix in matrices:
+            matrix.end_alignment()
 
     # From where the last checkpoint was; an epoch's order depends on its number alone.
     def _groups(self) -> Iterator[list[Lesson]]:
@@ -150,7 +174,7 @@ class Trainer:
             parameter.grad.div_(weight)
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         for group_ in self._optimizer.param_groups:
-            group_["lr"] = self._rate()
+            group_["lr"] = group_["factor"] * self._rate()
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._network.round()
