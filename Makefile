@@ -1,4 +1,4 @@
-.PHONY: help install run test train testtrain lint format fuzz bench native screenshots image clean model dev rivals icons tools
+.PHONY: help install run test train test-train lint format fuzz bench native screenshots image clean model dev rivals icons tools
 
 HOST ?= 127.0.0.1
 PORT ?= 8080
@@ -13,7 +13,7 @@ PIP_FLAGS := $(if $(filter arm% aarch64,$(shell uname -m)),--no-binary ctransfor
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
 	@echo 'make run takes HOST=$(HOST) PORT=$(PORT) MODEL=$(MODEL) (a name or a path to a file)'
 
 install: .venv/installed ## make .venv with the pinned packages
@@ -31,7 +31,7 @@ train: .venv/train ## train the default model's adapter again: some 85 minutes o
 	$(BIN)/python -m server.model.fetch smollm2
 	$(BIN)/python -m server.model.tuning
 
-testtrain: dev .venv/train ## test the training, which needs PyTorch
+test-train: dev .venv/train ## test the training, which needs PyTorch
 	$(BIN)/python -m pytest --override-ini addopts=-ra tests/training
 
 lint: dev .venv/node ## check style, types, Dockerfile and workflows

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from gguf import GGMLQuantizationType, GGUFReader, quants
-from torch import Tensor, nn
+from torch import Tensor
 
 from server.model.tuning.adapter import LowRank
 
@@ -78,7 +78,7 @@ class _StraightThrough(torch.autograd.Function):
         return to_x, None, to_a, to_b
 
 
-class AdaptedLinear(nn.Module):
+class AdaptedLinear:
     """A frozen matrix with a low-rank correction (LoRA, Hu et al. 2021), rounded as one.
 
     A begins as noise of unit row norm, or aligned with the gradient, and B as zero, so that the
@@ -88,13 +88,12 @@ class AdaptedLinear(nn.Module):
     def __init__(
         self, base: Tensor, rank: int, gain: float, round_weights: Callable[[Tensor], Tensor]
     ) -> None:
-        super().__init__()
         outputs, inputs = base.shape
         self.base = base
         self._round_weights = round_weights
         self.gain = gain
-        self.a = nn.Parameter(torch.randn(rank, inputs) / math.sqrt(inputs))
-        self.b = nn.Parameter(torch.zeros(outputs, rank))
+        self.a = (torch.randn(rank, inputs) / math.sqrt(inputs)).requires_grad_()
+        self.b = torch.zeros(outputs, rank).requires_grad_()
         self.weights = torch.empty_like(base)
         self._probe: Tensor | None = None  # the weights, while their gradient is measured
         self.round()
@@ -122,28 +121,25 @@ class AdaptedLinear(nn.Module):
         self.a.copy_(directions.t())
         self._probe = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """x·Wᵀ with the rounded weights."""
         if self._probe is not None:
             return F.linear(x, self._probe)
-        if not self.a.requires_grad:
-            return F.linear(x, self.weights)
         result: Tensor = _StraightThrough.apply(x, self.weights, self.a, self.b * self.gain)
         return result
 
 
-class _Layer(nn.Module):
+class _Layer:
     def __init__(
         self, matrices: dict[str, AdaptedLinear], norms: dict[str, Tensor], heads: int
     ) -> None:
-        super().__init__()
-        self.matrices = nn.ModuleDict(matrices)
+        self.matrices = matrices
         self._norms = norms
         self._heads = heads
         self._head_size = matrices["attn_q"].base.shape[0] // heads
         self._kv_heads = matrices["attn_k"].base.shape[0] // self._head_size
 
-    def forward(self, x: Tensor, rotation: Tensor, epsilon: float) -> Tensor:
+    def __call__(self, x: Tensor, rotation: Tensor, epsilon: float) -> Tensor:
         at = self.matrices
         hidden = _rms_norm(x, self._norms["attn_norm"], epsilon)
         q = _rotate(self._split(at["attn_q"](hidden), self._heads), rotation)
@@ -168,7 +164,7 @@ def _rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rotation[: x.shape[-2]]).flatten(-2)
 
 
-class Network(nn.Module):
+class Network:
     """The model in `path`, a GGUF file as published.
 
     Args:
@@ -185,7 +181,6 @@ class Network(nn.Module):
     def __init__(
         self, path: Path, rank: int, gain: float, frozen_layers: int = 0, most_tokens: int = 1024
     ) -> None:
-        super().__init__()
         reader = GGUFReader(path)
         tensors = {tensor.name: tensor for tensor in reader.tensors}
 
@@ -210,15 +205,12 @@ class Network(nn.Module):
                 )
             return AdaptedLinear(load(name), rank, gain, ROUND_TO[kind])
 
-        layers = []
+        self._layers: list[_Layer] = []
         for number in range(read("block_count")):
             matrices = {kind: adapted(f"blk.{number}.{kind}.weight") for kind in _MATRICES}
             norms = {n: load(f"blk.{number}.{n}.weight") for n in ("attn_norm", "ffn_norm")}
-            layers.append(_Layer(matrices, norms, heads))
-        self.layers = nn.ModuleList(layers)
+            self._layers.append(_Layer(matrices, norms, heads))
         self._frozen_layers = frozen_layers
-        for layer in layers[:frozen_layers]:
-            layer.requires_grad_(False)
         head_size = self._embedding.shape[1] // heads
         self._rotation = _rotation(read("rope.freq_base"), head_size, most_tokens)
 
@@ -229,18 +221,18 @@ class Network(nn.Module):
         It never changes in training, so it needs to be computed once a talk.
         """
         x = F.embedding(ids, self._embedding)
-        for layer in self.layers[: self._frozen_layers]:
+        for layer in self._layers[: self._frozen_layers]:
             x = layer(x, self._rotation, self._epsilon)
         return x
 
-    def forward(self, x: Tensor, wanted: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, wanted: Tensor) -> Tensor:
         """The logits (n, vocabulary) after each of the n positions marked in `wanted`.
 
         Args:
             x: from `below`, padded at the end.
             wanted: (batch, length), True where the next token is to be predicted.
         """
-        for layer in self.layers[self._frozen_layers :]:
+        for layer in self._layers[self._frozen_layers :]:
             x = layer(x, self._rotation, self._epsilon)
         return F.linear(_rms_norm(x[wanted], self._last_norm, self._epsilon), self._embedding)
 
@@ -253,9 +245,9 @@ class Network(nn.Module):
         """The matrices that are trained, by their names in the file."""
         return {
             f"blk.{number}.{kind}.weight": matrix
-            for number, layer in enumerate(self.layers)
+            for number, layer in enumerate(self._layers)
             for kind, matrix in layer.matrices.items()
-            if matrix.a.requires_grad
+            if number >= self._frozen_layers
         }
 
     def round(self) -> None:
