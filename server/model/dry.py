@@ -6,7 +6,7 @@ in common with the earlier place (p-e-w's proposal for text-generation-webui, 20
 names and defaults as in llama.cpp's `llama_sampler_init_dry`). Unlike there, only the answers of
 the talk count, not the prompt: taking up the visitor's words is wanted.
 
-Cost: with each token, a look at the places where the last token was said before; 5 us on average.
+Cost: with each token, a look at the places where the last token was said before.
 """
 
 from collections import defaultdict

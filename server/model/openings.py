@@ -13,7 +13,7 @@ import re2
 
 from server.model.conversation import Conversation
 
-_MEMORY_BYTES = 64 * 2**20  # for RE2's automaton; what is built of ours takes some 10 MB
+_MEMORY_BYTES = 64 * 2**20  # most that RE2's automaton may take
 
 
 class BadPattern(Exception):
@@ -70,7 +70,9 @@ def read_openings(table: Mapping[str, Any]) -> Openings:
         KeyError, TypeError, AttributeError: if the table has another form.
         BadPattern: if a pattern is no regular expression.
     """
-    words = {f"{{{name}}}": f"(?:{_text(value)})" for name, value in table.get("words", {}).items()}
+    words = {
+        f"{{{name}}}": f"(?:{read_text(value)})" for name, value in table.get("words", {}).items()
+    }
     openings = [
         Opening(_compile(_texts(row["patterns"]), words), _texts(row["texts"]))
         for row in table.get("openings", [])
@@ -96,10 +98,15 @@ def _compile(patterns: Sequence[str], words: Mapping[str, str]) -> Any:
 def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise TypeError
-    return tuple(map(_text, value))
+    return tuple(map(read_text, value))
 
 
-def _text(value: object) -> str:
+def read_text(value: object) -> str:
+    """`value` without blanks around it.
+
+    Raises:
+        TypeError: if it is no text.
+    """
     if not isinstance(value, str):
         raise TypeError
     return value.strip()

@@ -16,7 +16,7 @@ from typing import Any
 
 from server.model.conversation import Conversation, Exchange
 from server.model.errors import ModelFileError, PromptEmpty, PromptTooLong
-from server.model.openings import BadPattern, Openings, read_openings
+from server.model.openings import BadPattern, Openings, read_openings, read_text
 from server.model.tokenizer import Tokenizer
 
 _PERSONAS = Path(__file__).parent / "personas"
@@ -76,9 +76,12 @@ def load_persona(path: Path) -> Persona:
     table = _read_table(path)
     try:
         examples = [
-            Exchange(_text(row["user"]), _text(row["answer"])) for row in table.get("examples", [])
+            Exchange(read_text(row["user"]), read_text(row["answer"]))
+            for row in table.get("examples", [])
         ]
-        return Persona(_text(table["system"]), tuple(examples), _find_openings(table, path.parent))
+        return Persona(
+            read_text(table["system"]), tuple(examples), _find_openings(table, path.parent)
+        )
     except (KeyError, TypeError, AttributeError):
         raise ModelFileError(
             f"The persona {path} needs a text `system`, in each of its [[examples]] the texts "
@@ -103,12 +106,6 @@ def _read_table(path: Path) -> dict[str, Any]:
 def _find_openings(table: dict[str, Any], folder: Path) -> Openings:
     name = table.get("openings")
     return read_openings(_read_table(folder / name) if isinstance(name, str) else table)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value.strip()
 
 
 class Control(Enum):
