@@ -84,7 +84,14 @@ def write_model(path, vocabulary, kind=Q4_1):
 
 
 def recipe(**changes):
-    settings = {"rank": 4, "epochs": 8.0, "rate": 1e-2, "tokens_per_step": 256, "held_out": 3}
+    settings = {
+        "frozen_layers": 0,
+        "rank": 4,
+        "epochs": 8.0,
+        "rate": 1e-2,
+        "tokens_per_step": 256,
+        "held_out": 3,
+    }
     return Recipe(**settings | changes)
 
 

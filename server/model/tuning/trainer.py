@@ -38,13 +38,13 @@ class Recipe:
 
     rank: int = 16
     gain: float = 2.0
-    frozen_layers: int = 0
+    frozen_layers: int = 12
     epochs: float = 2.0
     rate: float = 2e-3
     b_rate: float = 1.0  # of B, times `rate` (Hayou et al. 2024, "LoRA+")
     alignment_tokens: int = 0  # by whose gradient A begins; 0 begins with noise
     tokens_per_step: int = 1024
-    most_steps: int = 0  # ends the run earlier than `epochs` does; 0 does not
+    most_steps: int = 360  # ends the run earlier than `epochs` does; 0 does not
     first_words: int = 0  # tokens at the start of an answer ...
     first_words_weight: float = 1.0  # ... whose loss counts so many times
     held_out: int = 48  # talks that are not trained on
