@@ -70,7 +70,7 @@ def _train(options: argparse.Namespace, recipe: Recipe) -> None:
     network = Network(base, recipe.rank, recipe.gain, recipe.frozen_layers)
     trainer = Trainer(network, lessons, recipe, options.checkpoint)
     _say(
-        f"{len(lessons):,} talks, {trainer.tokens:,} tokens an epoch, {trainer.steps} steps; "
+        f"{len(lessons):,} talks, {trainer.tokens:,} tokens an epoch, {recipe.steps} steps; "
         f"held-out loss {trainer.held_out_loss():.3f}"
     )
     started = time.perf_counter()

@@ -81,7 +81,7 @@ class _StraightThrough(torch.autograd.Function):
 class AdaptedLinear:
     """A frozen matrix with a low-rank correction (LoRA, Hu et al. 2021), rounded as one.
 
-    A begins as noise of unit row norm, or aligned with the gradient, and B as zero, so that the
+    A begins as noise of unit row norm and B as zero, so that the
     correction begins as nothing. `gain` scales the correction as LoRA's alpha / rank does.
     """
 
@@ -95,7 +95,6 @@ class AdaptedLinear:
         self.a = (torch.randn(rank, inputs) / math.sqrt(inputs)).requires_grad_()
         self.b = torch.zeros(outputs, rank).requires_grad_()
         self.weights = torch.empty_like(base)
-        self._probe: Tensor | None = None  # the weights, while their gradient is measured
         self.round()
 
     @torch.no_grad()
@@ -104,27 +103,8 @@ class AdaptedLinear:
         corrected = torch.addmm(self.base, self.b, self.a, alpha=self.gain)
         self.weights = self._round_weights(corrected)
 
-    def begin_alignment(self) -> None:
-        """From now on, measure the gradient of the whole matrix."""
-        self._probe = self.weights.clone().requires_grad_()
-
-    @torch.no_grad()
-    def end_alignment(self) -> None:
-        """Let A be the directions of the input in which the measured gradient is largest.
-
-        B's first steps then go where a step of the whole matrix would go, as far as the rank allows
-        (Wang et al. 2024, "LoRA-GA").
-        """
-        assert self._probe is not None
-        assert self._probe.grad is not None
-        _, _, directions = torch.svd_lowrank(self._probe.grad, q=self.a.shape[0], niter=4)
-        self.a.copy_(directions.t())
-        self._probe = None
-
     def __call__(self, x: Tensor) -> Tensor:
         """x·Wᵀ with the rounded weights."""
-        if self._probe is not None:
-            return F.linear(x, self._probe)
         result: Tensor = _StraightThrough.apply(x, self.weights, self.a, self.b * self.gain)
         return result
 

@@ -7,6 +7,7 @@ recipe's seed and the epoch alone.
 """
 
 import dataclasses
+import itertools
 import math
 import random
 import time
@@ -39,12 +40,9 @@ class Recipe:
     rank: int = 16
     gain: float = 2.0
     frozen_layers: int = 12
-    epochs: float = 2.0
+    steps: int = 800
+    batches_per_step: int = 2  # of 512 tokens at most
     rate: float = 2e-3
-    b_rate: float = 1.0  # of B, times `rate` (Hayou et al. 2024, "LoRA+")
-    alignment_tokens: int = 0  # by whose gradient A begins; 0 begins with noise
-    tokens_per_step: int = 1024
-    most_steps: int = 360  # ends the run earlier than `epochs` does; 0 does not
     first_words: int = 0  # tokens at the start of an answer ...
     first_words_weight: float = 1.0  # ... whose loss counts so many times
     held_out: int = 48  # talks that are not trained on
@@ -83,17 +81,9 @@ class Trainer:
         self._held_out = shuffled[: recipe.held_out]
         self._lessons = shuffled[recipe.held_out :]
         self.tokens = sum(len(lesson.ids) for lesson in self._lessons)
-        self.steps = max(1, round(recipe.epochs * self.tokens / recipe.tokens_per_step))
-        self.steps = min(self.steps, recipe.most_steps or self.steps)
-        matrices = network.adapters().values()
-        self._parameters = [p for m in matrices for p in (m.a, m.b)]
-        # Each group's factor of the rate that `_rate` gives.
-        groups = [
-            {"params": [m.a for m in matrices], "factor": 1.0},
-            {"params": [m.b for m in matrices], "factor": recipe.b_rate},
-        ]
+        self._parameters = [p for m in network.adapters().values() for p in (m.a, m.b)]
         self._optimizer = torch.optim.AdamW(
-            groups, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0
+            self._parameters, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         self._known_below: dict[Lesson, Tensor] = {}
         self._step = 0
@@ -103,12 +93,10 @@ class Trainer:
     @property
     def is_finished(self) -> bool:
         """Whether all steps are done."""
-        return self._step >= self.steps
+        return self._step >= self._recipe.steps
 
     def run(self, report: Callable[[Report], None]) -> None:
         """Train to the end, calling `report` after every step."""
-        if self._step == 0 and self._recipe.alignment_tokens:
-            self._align()
         started, first, tokens = time.perf_counter(), self._step, 0
         groups = self._groups()
         while not self.is_finished:
@@ -122,7 +110,7 @@ class Trainer:
                 held_out = self.held_out_loss()
             if is_last or self._step % _CHECKPOINT_STEPS == 0:
                 self._save()
-            report(Report(self._step, self.steps, loss, held_out, tokens / elapsed_s, pace_s))
+            report(Report(self._step, self._recipe.steps, loss, held_out, tokens / elapsed_s, pace_s))
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
@@ -133,20 +121,6 @@ class Trainer:
             total += losses.sum().item()
             count += losses.numel()
         return total / max(1, count)
-
-    # By the gradient of the first talks of the first epoch.
-    def _align(self) -> None:
-        matrices = self._network.adapters().values()
-        for matrix in matrices:
-            matrix.begin_alignment()
-        tokens, groups = 0, self._groups()
-        while tokens < self._recipe.alignment_tokens:
-            group = next(groups)
-            losses, weights = self._losses(group)
-            (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
-            tokens += sum(len(lesson.ids) for lesson in group)
-        for matrix in matrices:
-            matrix.end_alignment()
 
     # From where the last checkpoint was; an epoch's order depends on its number alone.
     def _groups(self) -> Iterator[list[Lesson]]:
@@ -160,8 +134,7 @@ class Trainer:
 
     def _train_step(self, groups: Iterator[list[Lesson]]) -> tuple[float, int]:
         total, weight, count, tokens = 0.0, 0.0, 0, 0
-        while tokens < self._recipe.tokens_per_step:
-            group = next(groups)
+        for group in itertools.islice(groups, self._recipe.batches_per_step):
             self._batches_done += 1
             losses, weights = self._losses(group)
             (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
@@ -173,8 +146,8 @@ class Trainer:
             assert parameter.grad is not None
             parameter.grad.div_(weight)
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        for group_ in self._optimizer.param_groups:
-            group_["lr"] = group_["factor"] * self._rate()
+        for parameters in self._optimizer.param_groups:
+            parameters["lr"] = self._rate()
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._network.round()
@@ -183,7 +156,7 @@ class Trainer:
 
     def _rate(self) -> float:
         warm = min(1.0, (self._step + 1) / _WARM_UP_STEPS)
-        cosine = 0.5 * (1 + math.cos(math.pi * self._step / self.steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * self._step / self._recipe.steps))
         return self._recipe.rate * warm * (_LEAST_RATE + (1 - _LEAST_RATE) * cosine)
 
     # The loss of each token to be learnt, and the weight that it has in training.
@@ -223,7 +196,7 @@ class Trainer:
         return weights
 
     def _identity(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self._recipe), "steps": self.steps, "tokens": self.tokens}
+        return {**dataclasses.asdict(self._recipe), "tokens": self.tokens}
 
     def _save(self) -> None:
         if self._checkpoint is None:
