@@ -29,11 +29,10 @@ COPY --from=pins /fetching.txt /
 RUN pip install --no-cache-dir --requirement /fetching.txt
 WORKDIR /socrates
 # Without server/__init__.py, which has the version.
-COPY server/model/__init__.py server/model/bytelevel.py server/model/catalog.py \
-     server/model/errors.py server/model/fetch.py server/model/gguf.py server/model/hub.py \
-     server/model/
-COPY server/model/tuning/__init__.py server/model/tuning/adapter.py \
-     server/model/tuning/socrates.lora.gguf server/model/tuning/
+COPY server/model/__init__.py server/model/errors.py server/model/
+COPY server/model/files server/model/files
+COPY server/model/fetch server/model/fetch
+COPY server/model/tuning/socrates.lora.gguf server/model/tuning/
 ARG MODEL=llama-2-7b-chat
 ARG HF_ENDPOINT
 RUN mkdir models \
@@ -73,7 +72,7 @@ RUN set -eu; \
 RUN python -m venv --without-pip --system-site-packages /opt/venv
 COPY --from=pins /others.txt /
 # Left out: tests, symbols (numpy's libraries were moved about in a way that strip breaks), and
-# a transport of the hub's that fetch.py does not use.
+# a transport of the hub's that fetch/hub.py does not use.
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --requirement /others.txt /wheels/ctransformers-*.whl \
  && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
  && pip --python /opt/venv/bin/python uninstall --yes hf-xet \

@@ -21,9 +21,9 @@ from pathlib import Path
 from bench.card import machine_card
 from bench.report import finish, print_card, print_spreads
 from bench.subject import measured_model, measured_options, measured_settings
-from server.model.cpus import Cpus
-from server.model.effort import EffortSettings
 from server.model.engine import Engine
+from server.model.machine.cpus import Cpus
+from server.model.machine.governor import EffortSettings
 from server.model.progress import Progress
 
 _TOKENS = list(range(1000, 1512))

@@ -39,8 +39,8 @@ from bench.report import finish, print_card, print_spreads
 from bench.subject import measured_options, measured_settings
 from server.lifecycle import Server
 from server.model.engine import Engine, EngineSettings
-from server.model.persona import Prompt
 from server.model.progress import Finish, Loading, Progress, Stage
+from server.model.prompt.persona import Prompt
 from server.model.sampler import Sampling
 from server.model.worker import Worker
 from server.options import Options

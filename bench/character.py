@@ -28,11 +28,11 @@ from bench.card import machine_card
 from bench.report import finish, print_card
 from bench.rules import RULES, helps
 from bench.subject import measured_options, measured_settings
-from server.model.catalog import CATALOG
-from server.model.conversation import Conversation, Exchange
 from server.model.engine import Engine
-from server.model.persona import Persona
+from server.model.files.catalog import CATALOG
 from server.model.progress import Progress
+from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
 
 _HERE = Path(__file__).parent

@@ -32,9 +32,9 @@ from dataclasses import dataclass
 from bench.card import machine_card
 from bench.client import free_port
 from bench.report import finish, print_card
-from server.model.catalog import CATALOG
-from server.model.cpus import Cpus
-from server.model.persona import SOCRATES, load_persona
+from server.model.files.catalog import CATALOG
+from server.model.machine.cpus import Cpus
+from server.model.prompt.persona import SOCRATES, load_persona
 
 _QUESTION = "Tell me a long story about a man who walked from Athens to the sea."
 _LONG = "The sea was calm and the olive trees stood still by the road to Piraeus. " * 80

@@ -21,8 +21,8 @@ from pathlib import Path
 from bench.card import machine_card
 from bench.report import finish, print_card
 from bench.subject import measured_model, measured_options, measured_settings
-from server.model import modelfile
 from server.model.engine import Engine, EngineSettings
+from server.model.files import modelfile
 from server.model.progress import Progress
 
 _ORDINARY_TOKEN = 5

@@ -1,6 +1,6 @@
 """How many microseconds does it take to read a request?
 
-Reading alone, as the connection does it: a whole request first meets plain.py, and what that
+Reading alone, as the connection does it: a whole request first meets fastpath.py, and what that
 does not know goes through the parser. No socket, no routing, no response. Each figure
 is the median of several runs, with the fastest and the slowest beside it.
 
@@ -14,8 +14,8 @@ import time
 from bench.card import machine_card
 from bench.report import finish, print_card
 from bench.subject import measured_model
+from server.http.fastpath import read_plain_head
 from server.http.parser import RequestParser
-from server.http.plain import read_plain_head
 from server.http.request import ParserLimits
 
 _REQUESTS_A_RUN = 20_000

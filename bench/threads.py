@@ -29,11 +29,11 @@ from pathlib import Path
 from bench.card import machine_card
 from bench.report import finish, print_card
 from bench.subject import measured_options, measured_settings
-from server.model.conversation import Conversation
-from server.model.cpus import Cpus
-from server.model.effort import EffortSettings
 from server.model.engine import Engine
+from server.model.machine.cpus import Cpus
+from server.model.machine.governor import EffortSettings
 from server.model.progress import Progress
+from server.model.prompt.conversation import Conversation
 
 _PROMPT = "What is virtue?"
 _AUTO = "governor"

@@ -33,11 +33,11 @@ from bench.client import ask, peak_memory_bytes, running_server_process
 from bench.report import finish, print_card, print_spreads
 from bench.subject import measured_options, measured_settings
 from server.model.context import LARGEST_BATCH
-from server.model.conversation import Conversation
-from server.model.cpus import Cpus
-from server.model.effort import EffortSettings
 from server.model.engine import Engine
+from server.model.machine.cpus import Cpus
+from server.model.machine.governor import EffortSettings
 from server.model.progress import Progress
+from server.model.prompt.conversation import Conversation
 
 _STORY = "Tell me a long story about a man who walked from Athens to the sea."
 # Before each measurement, in the same process: after a pause the first tokens take up to five

@@ -14,29 +14,29 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from server.access import Access
-from server.asking import Asking
-from server.chat import ChatLimits
-from server.clients import ClientAddresses
-from server.completions import Completions
+from server.api.access import Access
+from server.api.clients import ClientAddresses
+from server.api.completions import Completions
+from server.api.messages import ChatLimits
+from server.api.metrics import Metrics
+from server.api.monitoring import Status
+from server.api.prompt import Prompts
+from server.api.reply import Asking
+from server.api.routes import Routes
+from server.http.assets import load_assets
 from server.http.connection import Connection
 from server.http.request import ParserLimits
-from server.http.shared import ConnectionLimits, Shared
-from server.http.static import load_assets
+from server.http.state import ConnectionLimits, Shared
 from server.logs import RequestLog
-from server.metrics import Metrics
-from server.model import catalog, modelfile
-from server.model.effort import EffortSettings
 from server.model.engine import AUTO_TEMPLATE, Engine, EngineSettings
 from server.model.errors import ModelFileError
-from server.model.footprint import check_fits, memory_to_be_had
-from server.model.persona import find_persona, load_persona
-from server.model.thermometer import Thermometer
+from server.model.files import catalog, modelfile
+from server.model.files.footprint import check_fits, memory_to_be_had
+from server.model.machine.governor import EffortSettings
+from server.model.machine.thermometer import Thermometer
+from server.model.prompt.persona import find_persona, load_persona
 from server.model.worker import LoadEngine, Worker
 from server.options import Options
-from server.prompts import Prompts
-from server.routes import Routes
-from server.status import Status
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, NoReturn
 
 from server import __version__
-from server.clients import Network, parse_networks
+from server.api.clients import Network, parse_networks
 
 _PREFIX = "SOCRATES_"
 _MOST_DIGITS = 20

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from server.model import catalog
-from server.model.effort import EffortSettings
 from server.model.engine import Engine, EngineSettings
-from server.model.persona import SOCRATES, load_persona
+from server.model.files import catalog
+from server.model.machine.governor import EffortSettings
+from server.model.prompt.persona import SOCRATES, load_persona
 from tests.support import ServerProcess
 
 IN_CI = os.environ.get("CI") == "true"

@@ -24,7 +24,7 @@ import uvloop
 from server.http.connection import Connection
 from server.http.exchange import Exchange
 from server.http.request import ParserLimits
-from server.http.shared import ConnectionLimits, Shared
+from server.http.state import ConnectionLimits, Shared
 from server.model.errors import PromptEmpty, PromptTooLong
 from server.model.progress import Finish, Stage
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 
-from server.model.tuning.adapter import Adapter, AdapterError, write_adapter
+from server.model.files.adapter import Adapter, AdapterError, write_adapter
 
 NAME = "blk.0.attn_q.weight"
 SHAPE, RANK = (64, 96), 16

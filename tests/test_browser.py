@@ -7,8 +7,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
-from server.model.conversation import Exchange
 from server.model.progress import Finish
+from server.model.prompt.conversation import Exchange
 from tests.conftest import require
 from tests.inprocess import InProcessServer
 from tests.support import PATIENCE_S, ROOT, FakeEngine, find_chromium, prompt_request, wait_until

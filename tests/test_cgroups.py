@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.model.cgroups import cpu_quota, memory_limit
+from server.model.machine.cgroups import cpu_quota, memory_limit
 
 
 def make(tmp_path, membership, files, read=cpu_quota):

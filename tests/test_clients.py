@@ -2,8 +2,8 @@
 
 import pytest
 
-from server.access import Access
-from server.clients import ClientAddresses, parse_networks
+from server.api.access import Access
+from server.api.clients import ClientAddresses, parse_networks
 from server.http.errors import Unauthorized
 from server.http.request import RequestHead
 

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from server.http.response import Prepared
-from server.http.shared import Shared
+from server.http.state import Shared
 from tests.support import LIMITS, FakeApplication, FakeClient, FakeLoop
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from server.model import cpus
-from server.model.cpus import Cpus
+from server.model.machine import cpus
+from server.model.machine.cpus import Cpus
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ import threading
 import numpy as np
 import pytest
 
-from server.model.conversation import Conversation, Exchange
-from server.model.effort import EffortSettings
 from server.model.engine import Engine, EngineSettings
 from server.model.errors import (
     ModelFileError,
@@ -20,10 +18,12 @@ from server.model.errors import (
     PromptError,
     PromptTooLong,
 )
-from server.model.persona import Persona
+from server.model.machine.governor import EffortSettings
+from server.model.machine.thermometer import Thermometer
 from server.model.progress import Finish, Loading, Progress, Stage
+from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
-from server.model.thermometer import Thermometer
 from tests.tiny_model import write_tiny_model
 
 GREEDY = Sampling(max_tokens=12, temperature=0)

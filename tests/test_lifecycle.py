@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from server.lifecycle import StartError, engine_settings, serve
-from server.model import catalog
 from server.model.errors import ModelFileError
-from server.model.thermometer import Thermometer
+from server.model.files import catalog
+from server.model.machine.thermometer import Thermometer
 from server.options import Options
 from tests.inprocess import InProcessServer
 from tests.support import (

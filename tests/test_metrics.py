@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.model.thermometer import Thermometer
+from server.model.machine.thermometer import Thermometer
 from tests.inprocess import InProcessServer
 from tests.support import FakeEngine, prompt_request, wait_until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.model.errors import ModelFileError
-from server.model.modelfile import inspect
+from server.model.files.modelfile import inspect
 from tests.tiny_model import write_tiny_model
 
 LLAMA = {

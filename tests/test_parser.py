@@ -13,8 +13,8 @@ from server.http.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
+from server.http.fastpath import read_plain_head
 from server.http.parser import RequestParser
-from server.http.plain import read_plain_head
 from server.http.request import ParserLimits
 
 LIMITS = ParserLimits(request_line_bytes=100, header_bytes=300, header_count=5)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from server.model.conversation import Conversation, Exchange
 from server.model.errors import ModelFileError, PromptEmpty
-from server.model.openings import read_openings
-from server.model.persona import (
+from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.openings import read_openings
+from server.model.prompt.persona import (
     SOCRATES,
     TEMPLATES,
     AnswerMemory,

@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from bench.random_model import F32, Q2_K, Q6_K, Shape, byte_vocabulary, write_model
-from server.model.effort import EffortSettings
 from server.model.engine import Engine, EngineSettings
-from server.model.persona import SOCRATES, load_persona
+from server.model.machine.governor import EffortSettings
 from server.model.progress import Progress
+from server.model.prompt.persona import SOCRATES, load_persona
 
 SMALL = Shape(vocabulary=512, embedding=256, multiple=256, heads=4, layers=2)
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from server import __version__
-from server.model.conversation import Exchange
+from server.model.prompt.conversation import Exchange
 from tests.inprocess import InProcessServer
 from tests.support import (
     PATIENCE_S,

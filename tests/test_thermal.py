@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from server.model.thermal import NoCooling, ThermalGovernor
+from server.model.machine.thermal import NoCooling, ThermalGovernor
 
 LIMIT_C = 75.0
 LOOK_S = 0.5
@@ -68,7 +68,7 @@ class Run:
             self.samples.append((self.now, self.machine.die, threads))
         return self
 
-    # As effort.py does.
+    # As governor.py does.
     def _rest(self, busy_s):
         rested_s = 0.0
         while (left_s := self.cooling.rest_s(busy_s) - rested_s) > 0:

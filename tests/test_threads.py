@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from server.model.threads import FixedThreads, ThreadGovernor
+from server.model.machine.threads import FixedThreads, ThreadGovernor
 
 # Seconds a token by threads. The first table was measured (2 cores, SmolLM2); in the other,
 # four cores as on a Pi, what does not fit is as bad as it was seen to be.

@@ -7,7 +7,6 @@ import weakref
 
 import pytest
 
-from server.model.conversation import Conversation
 from server.model.errors import (
     ClientQueueFull,
     ModelFileError,
@@ -17,6 +16,7 @@ from server.model.errors import (
     QueueFull,
 )
 from server.model.progress import Finish, Stage
+from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
 from server.model.worker import State, Worker
 from tests.support import PATIENCE_S, FakeEngine, Recorder, run_async

@@ -36,10 +36,10 @@ from server.http import response
 from server.http.deadline import Deadline
 from server.http.errors import HttpError, RequestTimeout, Unavailable
 from server.http.exchange import Exchange, Record, error_headers
+from server.http.fastpath import read_plain_head
 from server.http.parser import RequestParser
-from server.http.plain import read_plain_head
 from server.http.request import RequestHead
-from server.http.shared import Remembered, Shared
+from server.http.state import Remembered, Shared
 
 log = logging.getLogger(__name__)
 

@@ -31,16 +31,17 @@ from typing import Self
 import numpy as np
 from ctransformers import LLM, Config
 
-from server.model import modelfile
 from server.model.answer import Answer
-from server.model.catalog import TOKENIZER_FILE
 from server.model.context import Context, Contexts
-from server.model.conversation import Conversation
 from server.model.dry import Dry
-from server.model.effort import Effort, EffortSettings, Temperature
 from server.model.errors import ModelFileError, ModelUnavailable
-from server.model.pagecache import read_through
-from server.model.persona import (
+from server.model.files import modelfile
+from server.model.files.catalog import TOKENIZER_FILE
+from server.model.files.pagecache import read_through
+from server.model.machine.governor import Effort, EffortSettings, Temperature
+from server.model.progress import Finish, Loading, Progress, Stage
+from server.model.prompt.conversation import Conversation
+from server.model.prompt.persona import (
     TEMPLATES,
     Control,
     Persona,
@@ -48,10 +49,9 @@ from server.model.persona import (
     PromptWriter,
     detect_template,
 )
-from server.model.progress import Finish, Loading, Progress, Stage
+from server.model.prompt.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
 from server.model.sampler import Sampling, penalise, sample
 from server.model.slices import SliceSize
-from server.model.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
 
 AUTO_TEMPLATE = "auto"
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)

@@ -9,9 +9,9 @@
         +-- PromptEmpty
         +-- PromptTooLong
 
-    FetchError             a model could not be brought (fetch.py, before any server runs)
+    FetchError             a model could not be brought (fetch/, before any server runs)
 
-Nothing here knows HTTP; asking.py alone maps these classes to statuses.
+Nothing here knows HTTP; api/reply.py alone maps these classes to statuses.
 """
 
 

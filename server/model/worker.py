@@ -37,12 +37,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
-from server.model.conversation import Conversation
-from server.model.effort import Temperature
 from server.model.engine import Engine
 from server.model.errors import ClientQueueFull, ModelError, ModelUnavailable, QueueFull
-from server.model.persona import Prompt
+from server.model.machine.governor import Temperature
 from server.model.progress import Finish, Loading, Progress, Stage
+from server.model.prompt.conversation import Conversation
+from server.model.prompt.persona import Prompt
 from server.model.sampler import Sampling
 
 log = logging.getLogger(__name__)

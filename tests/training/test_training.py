@@ -9,11 +9,11 @@ import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from server.model.conversation import Conversation, Exchange
-from server.model.persona import TEMPLATES, Control, Persona, PromptWriter
-from server.model.tokenizer import HubTokenizer
+from server.model.files.adapter import Adapter, write_adapter
+from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.persona import TEMPLATES, Control, Persona, PromptWriter
+from server.model.prompt.tokenizer import HubTokenizer
 from server.model.tuning import __main__ as command
-from server.model.tuning.adapter import Adapter, write_adapter
 from server.model.tuning.dialogue import Encoder, batches, read_talks
 from server.model.tuning.network import (
     Network,

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from server.model import catalog
-from server.model.catalog import TOKENIZER_FILE
-from server.model.persona import find_persona, load_persona
-from server.model.tuning.adapter import write_adapter
+from server.model.files import catalog
+from server.model.files.adapter import write_adapter
+from server.model.files.catalog import TOKENIZER_FILE
+from server.model.prompt.persona import find_persona, load_persona
 from server.model.tuning.dialogue import TALKS, Encoder, TalkError, read_talks
 from server.model.tuning.network import Network, UnsupportedModelError
 from server.model.tuning.trainer import Recipe, Report, Trainer

@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from gguf import GGMLQuantizationType, GGUFReader, quants
 from torch import Tensor
 
-from server.model.tuning.adapter import LowRank
+from server.model.files.adapter import LowRank
 
 _MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 _BLOCK = 32  # weights that share a scale and a minimum in Q4_1

@@ -110,7 +110,9 @@ class Trainer:
                 held_out = self.held_out_loss()
             if is_last or self._step % _CHECKPOINT_STEPS == 0:
                 self._save()
-            report(Report(self._step, self._recipe.steps, loss, held_out, tokens / elapsed_s, pace_s))
+            report(
+                Report(self._step, self._recipe.steps, loss, held_out, tokens / elapsed_s, pace_s)
+            )
 
     @torch.no_grad()
     def held_out_loss(self) -> float:

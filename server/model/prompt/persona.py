@@ -14,12 +14,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from server.model.conversation import Conversation, Exchange
 from server.model.errors import ModelFileError, PromptEmpty, PromptTooLong
-from server.model.openings import BadPattern, Openings, read_openings, read_text
-from server.model.tokenizer import Tokenizer
+from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.openings import BadPattern, Openings, read_openings, read_text
+from server.model.prompt.tokenizer import Tokenizer
 
-_PERSONAS = Path(__file__).parent / "personas"
+_PERSONAS = Path(__file__).parents[1] / "personas"
 SOCRATES = _PERSONAS / "socrates.toml"
 
 

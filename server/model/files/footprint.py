@@ -8,9 +8,9 @@ and fills up with the context. What else there is (Python, ggml's buffers) takes
 
 import os
 
-from server.model.cgroups import memory_limit
 from server.model.errors import ModelFileError
-from server.model.modelfile import ModelFile
+from server.model.files.modelfile import ModelFile
+from server.model.machine.cgroups import memory_limit
 
 _STEP = 256
 _LEAST_CONTEXT = 768  # less has no room for persona and talk

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from server.model.effort import Effort, EffortSettings
-from server.model.thermometer import Thermometer
+from server.model.machine.governor import Effort, EffortSettings
+from server.model.machine.thermometer import Thermometer
 from tests.support import PATIENCE_S
 
 
@@ -43,7 +43,7 @@ def test_zone_that_goes_away_is_left_out(tmp_path):
 def clock(monkeypatch):
     """Seconds, in a list of one: tests move it."""
     seconds = [0.0]
-    monkeypatch.setattr("server.model.effort.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("server.model.machine.governor.time.monotonic", lambda: seconds[0])
     return seconds
 
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.model.cgroups import cpu_quota
+from server.model.machine.cgroups import cpu_quota
 
 _PROC_STAT = Path("/proc/stat")
 _QUOTA_INTERVAL_S = 1.0

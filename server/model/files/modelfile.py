@@ -17,8 +17,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.model.catalog import CATALOG
 from server.model.errors import ModelFileError
+from server.model.files.catalog import CATALOG
 
 # ggml type -> (values in a block, bytes of a block), from ggml.c of ctransformers 0.2.27.
 _BLOCKS = {

@@ -10,10 +10,10 @@ import threading
 import time
 from dataclasses import dataclass
 
-from server.model.cpus import Cpus
-from server.model.thermal import Cooling, NoCooling, ThermalGovernor
-from server.model.thermometer import Thermometer
-from server.model.threads import FixedThreads, ThreadGovernor, Threads
+from server.model.machine.cpus import Cpus
+from server.model.machine.thermal import Cooling, NoCooling, ThermalGovernor
+from server.model.machine.thermometer import Thermometer
+from server.model.machine.threads import FixedThreads, ThreadGovernor, Threads
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ Why it is needed (each point found in ctransformers' C++ sources or by trying):
     `tokenizer.json` does that.
 
 Promises: `adapt` writes only to the two paths it is given. Whoever calls it makes
-the result atomic (fetch.py). The serving process never imports this module.
+the result atomic (__main__.py). The serving process never imports this module.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,8 +21,8 @@ from gguf import GGUFReader, GGUFValueType, GGUFWriter, TokenType
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 
-from server.model.bytelevel import BYTE_OF_LETTER
-from server.model.tuning.adapter import Adapter
+from server.model.files.adapter import Adapter
+from server.model.files.bytelevel import BYTE_OF_LETTER
 
 _TOKENS = "tokenizer.ggml.tokens"
 _MERGES = "tokenizer.ggml.merges"

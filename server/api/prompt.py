@@ -8,21 +8,21 @@ which needs no parser on the page and shows in `curl -N` as it comes.
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
-from server.access import Access
-from server.asking import Asking, as_http, describe_ending
-from server.chat import (
+from server.api.access import Access
+from server.api.messages import (
     MAX_SEED,
     MAX_TEMPERATURE,
     ChatLimits,
     read_conversation,
     read_object,
 )
+from server.api.reply import Asking, as_http, describe_ending
 from server.http.errors import BadRequest
 from server.http.exchange import TEXT_HEADERS, Exchange
 from server.http.request import RequestHead
 from server.http.response import Header
-from server.model.conversation import Conversation
 from server.model.progress import Finish
+from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
 from server.model.worker import Outcome
 

@@ -1,6 +1,6 @@
 """What each path answers, and the rules that hold for all: methods, preconditions, keys.
 
-Owns the table of routes. What they answer is theirs: status.py, prompts.py, completions.py
+Owns the table of routes. What they answer is theirs: monitoring.py, prompt.py, completions.py
 and the page's files. Does no I/O of its own.
 """
 
@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote, unquote
 
-from server.access import Access
-from server.completions import ApiError, Completions
+from server.api.access import Access
+from server.api.completions import ApiError, Completions
+from server.api.monitoring import Status
+from server.api.prompt import Prompts
+from server.http.assets import Asset
 from server.http.errors import (
     HttpError,
     MethodNotAllowed,
@@ -23,9 +26,6 @@ from server.http.errors import (
 from server.http.exchange import Exchange
 from server.http.request import RequestHead
 from server.http.response import Prepared
-from server.http.static import Asset
-from server.prompts import Prompts
-from server.status import Status
 
 _KNOWN_METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer as _HubTokenizer
 from tokenizers import decoders
 
-from server.model.bytelevel import BYTE_OF_LETTER
-from server.model.catalog import TOKENIZER_FILE
 from server.model.errors import ModelFileError
+from server.model.files.bytelevel import BYTE_OF_LETTER
+from server.model.files.catalog import TOKENIZER_FILE
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 

@@ -1,7 +1,7 @@
 """POST /v1/chat/completions and GET /v1/models: the API that every tool of the field speaks.
 
 Owns the shapes of its answers: whole, streamed as server-sent events, and errors. What a
-request may say is chat.py's affair. Source: OpenAI's API reference, "Chat completions".
+request may say is messages.py's affair. Source: OpenAI's API reference, "Chat completions".
 """
 
 import json
@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from server.access import Access
-from server.asking import Asking, as_http, describe_ending
-from server.chat import BadField, ChatLimits, ChatRequest, read_chat_request
+from server.api.access import Access
+from server.api.messages import BadField, ChatLimits, ChatRequest, read_chat_request
+from server.api.reply import Asking, as_http, describe_ending
 from server.http.errors import HttpError
 from server.http.exchange import FRESH_HEADERS, Exchange
 from server.http.request import RequestHead

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
+from server.http.assets import load_assets
 from server.http.errors import PreconditionFailed
 from server.http.parser import RequestParser
 from server.http.request import ParserLimits
-from server.http.static import load_assets
 
 DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"
 MODIFIED = 1_000_000_000  # Sun, 09 Sep 2001 01:46:40 GMT

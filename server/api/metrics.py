@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from server import __version__
 from server.model.errors import ModelError
-from server.model.thermometer import Thermometer
+from server.model.machine.thermometer import Thermometer
 from server.model.worker import Outcome, Worker
 
 _NAN = float("nan")

@@ -1,13 +1,13 @@
 """Hands a conversation to the model on behalf of a request, and errors back to HTTP.
 
 Owns the mapping of the model room's errors to statuses, and the tie between a client that
-leaves and the job that then must end. Both ways of asking, prompts.py and completions.py,
+leaves and the job that then must end. Both ways of asking, prompt.py and completions.py,
 go through here.
 """
 
 from collections.abc import Callable
 
-from server.clients import ClientAddresses
+from server.api.clients import ClientAddresses
 from server.http.errors import (
     BadRequest,
     ContentTooLarge,
@@ -16,7 +16,6 @@ from server.http.errors import (
     Unavailable,
 )
 from server.http.exchange import Exchange
-from server.model.conversation import Conversation
 from server.model.errors import (
     ClientQueueFull,
     ModelError,
@@ -25,6 +24,7 @@ from server.model.errors import (
     PromptTooLong,
     QueueFull,
 )
+from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
 from server.model.worker import Listener, Outcome, Worker
 

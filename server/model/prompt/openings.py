@@ -11,7 +11,7 @@ from typing import Any
 
 import re2
 
-from server.model.conversation import Conversation
+from server.model.prompt.conversation import Conversation
 
 _MEMORY_BYTES = 64 * 2**20  # most that RE2's automaton may take
 

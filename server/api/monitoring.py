@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from server import __version__
-from server.asking import RETRY_AFTER_S
+from server.api.metrics import Metrics
+from server.api.reply import RETRY_AFTER_S
 from server.http.errors import Unavailable
 from server.http.exchange import FRESH_HEADERS, Exchange
 from server.http.request import RequestHead
 from server.http.response import Header
-from server.metrics import Metrics
 from server.model.progress import Progress
 from server.model.worker import Outcome, State, Worker
 

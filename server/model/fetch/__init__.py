@@ -1,0 +1,1 @@
+"""Fetching models: a process of its own, never the server's."""

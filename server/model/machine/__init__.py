@@ -1,0 +1,1 @@
+"""The machine under the model: CPUs, their limits and their heat."""
