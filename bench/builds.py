@@ -22,9 +22,10 @@ from bench.card import machine_card
 from bench.report import finish, print_card, print_spreads
 from bench.subject import measured_model, measured_options, measured_settings
 from server.model.engine import Engine
+from server.model.job import Progress
+from server.model.loader import load_engine
 from server.model.machine.cpus import Cpus
 from server.model.machine.governor import EffortSettings
-from server.model.progress import Progress
 
 _TOKENS = list(range(1000, 1512))
 _SLICE = 64
@@ -67,7 +68,7 @@ def _in_process(directory: Path | None) -> tuple[float, float]:
 
 def _measure() -> tuple[float, float]:
     effort = EffortSettings(Cpus().usable())
-    engine = Engine.load(replace(measured_settings(measured_options()), effort=effort))
+    engine = load_engine(replace(measured_settings(measured_options()), effort=effort))
     _read(engine)
     return max(_decode(engine) for _ in range(2)), max(_read(engine) for _ in range(2))
 

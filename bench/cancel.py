@@ -38,9 +38,10 @@ from bench.client import MOST_WAITING
 from bench.report import finish, print_card, print_spreads
 from bench.subject import measured_options, measured_settings
 from server.lifecycle import Server
-from server.model.engine import Engine, EngineSettings
-from server.model.progress import Finish, Loading, Progress, Stage
-from server.model.prompt.persona import Prompt
+from server.model.engine import Engine
+from server.model.job import Finish, Loading, Progress, Stage
+from server.model.loader import EngineSettings, load_engine
+from server.model.prompt.writer import Prompt
 from server.model.sampler import Sampling
 from server.model.worker import Worker
 from server.options import Options
@@ -56,32 +57,37 @@ Address = tuple[str, int]
 _SERVER_IP, _CLIENT_IP = "10.213.7.1", "10.213.7.2"
 
 
-class WatchedEngine(Engine):
-    """An engine that notes when it lets go of a prompt, and what it did after the event."""
+class Watch:
+    """Notes when an engine lets go of a prompt, and what it did after the event."""
 
-    freed_at = 0.0
-    late_evaluations = 0
-    _watched: threading.Event | None = None
+    def __init__(self, engine: Engine) -> None:
+        self.freed_at = 0.0
+        self.late_evaluations = 0
+        self.evaluations: list[tuple[int, float]] = []  # tokens, seconds
+        self._watched: threading.Event | None = None
+        self._generate, self._evaluate = engine.generate, engine.evaluate
+        engine.generate = self._watch_prompt  # type: ignore[method-assign]
+        engine.evaluate = self._watch_tokens  # type: ignore[method-assign]
 
-    def generate(
+    def _watch_prompt(
         self,
         prompt: Prompt,
         sampling: Sampling,
         cancelled: threading.Event,
         progress: Progress,
     ) -> Iterator[str]:
-        """As `Engine.generate`."""
         self._watched, self.late_evaluations = cancelled, 0
         try:
-            yield from super().generate(prompt, sampling, cancelled, progress)
+            yield from self._generate(prompt, sampling, cancelled, progress)
         finally:
             self.freed_at, self._watched = time.perf_counter(), None
 
-    def evaluate(self, tokens: Sequence[int]) -> None:
-        """As `Engine.evaluate`."""
+    def _watch_tokens(self, tokens: Sequence[int]) -> None:
         if self._watched is not None and self._watched.is_set():
             self.late_evaluations += 1
-        super().evaluate(tokens)
+        started = time.perf_counter()
+        self._evaluate(tokens)
+        self.evaluations.append((len(tokens), time.perf_counter() - started))
 
 
 class RunningServer:
@@ -90,7 +96,7 @@ class RunningServer:
     def __init__(self, settings: EngineSettings, options: Options) -> None:
         self.options = replace(options, port=0, log_level="warning")
         self.settings = settings
-        self.engine: WatchedEngine
+        self.watch: Watch
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -118,8 +124,9 @@ class RunningServer:
         await self.server.close()
 
     def _load(self, loading: Loading, cancelled: threading.Event) -> Engine:
-        self.engine = WatchedEngine.load(self.settings, loading, cancelled)
-        return self.engine
+        engine = load_engine(self.settings, loading, cancelled)
+        self.watch = Watch(engine)
+        return engine
 
     @property
     def worker(self) -> Worker:
@@ -221,18 +228,10 @@ def _read_to_end(client: socket.socket) -> bytes:
 
 # Seconds of one token and of one slice, for comparison.
 def _units(server: RunningServer) -> tuple[list[float], list[float]]:
-    token_s, slice_s = list[float](), list[float]()
-    evaluate = server.engine.evaluate
-
-    def timed(tokens: Sequence[int]) -> None:
-        started = time.perf_counter()
-        evaluate(tokens)
-        (token_s if len(tokens) == 1 else slice_s).append(time.perf_counter() - started)
-
-    server.engine.evaluate = timed  # type: ignore[method-assign]
+    server.watch.evaluations.clear()
     _read_to_end(_ask(server.address, _LONG, "?max_tokens=60"))
-    del server.engine.evaluate
-    return token_s, slice_s
+    took = server.watch.evaluations
+    return [s for tokens, s in took if tokens == 1], [s for tokens, s in took if tokens > 1]
 
 
 def _leave_at_random(server: RunningServer, clients: int) -> Samples:
@@ -285,8 +284,8 @@ def _leave_at_work(
     _wait(lambda: not server.worker.is_busy, "an idle model")
     if not is_there:
         return None
-    samples.late.append(server.engine.late_evaluations)
-    return server.engine.freed_at - left_at
+    samples.late.append(server.watch.late_evaluations)
+    return server.watch.freed_at - left_at
 
 
 # What is left after many have come and nine in ten have gone.
@@ -396,7 +395,7 @@ def _vanish_once(
         last = server.worker.last
         if last is None or last.finish is not Finish.CANCELLED:
             return None
-        return server.engine.freed_at - left_at - _VANISHED_TIMEOUT_S
+        return server.watch.freed_at - left_at - _VANISHED_TIMEOUT_S
     finally:
         process.kill()
         process.wait()

@@ -30,7 +30,8 @@ from bench.rules import RULES, helps
 from bench.subject import measured_options, measured_settings
 from server.model.engine import Engine
 from server.model.files.catalog import CATALOG
-from server.model.progress import Progress
+from server.model.job import Progress
+from server.model.loader import load_engine
 from server.model.prompt.conversation import Conversation, Exchange
 from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
@@ -124,7 +125,7 @@ def _load(name: str, options: argparse.Namespace) -> tuple[Subject, Path]:
     sampling = Sampling(_MOST_TOKENS, temperature=temperature)
     if options.dry is not None:
         sampling = replace(sampling, dry_multiplier=options.dry)
-    return Subject(name, Engine.load(settings), sampling), settings.model_file
+    return Subject(name, load_engine(settings), sampling), settings.model_file
 
 
 def _ask_all(

@@ -21,9 +21,9 @@ from pathlib import Path
 from bench.card import machine_card
 from bench.report import finish, print_card
 from bench.subject import measured_model, measured_options, measured_settings
-from server.model.engine import Engine, EngineSettings
 from server.model.files import modelfile
-from server.model.progress import Progress
+from server.model.job import Progress
+from server.model.loader import EngineSettings, load_engine
 
 _ORDINARY_TOKEN = 5
 
@@ -80,7 +80,7 @@ def _row(model: Path, context: int) -> dict[str, object]:
 
 # Private and file-backed bytes of this process with a full context.
 def _fill(model: Path, context: int) -> tuple[int, int]:
-    engine = Engine.load(_settings(model, context))
+    engine = load_engine(_settings(model, context))
     engine.read([_ORDINARY_TOKEN] * (context - 1), threading.Event(), Progress())
     return _status_bytes("RssAnon"), _status_bytes("RssFile")
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from server.lifecycle import StartError, engine_settings
-from server.model.engine import EngineSettings
 from server.model.errors import ModelFileError
+from server.model.loader import EngineSettings
 from server.options import Options, parse_options
 
 

@@ -30,9 +30,10 @@ from bench.card import machine_card
 from bench.report import finish, print_card
 from bench.subject import measured_options, measured_settings
 from server.model.engine import Engine
+from server.model.job import Progress
+from server.model.loader import load_engine
 from server.model.machine.cpus import Cpus
 from server.model.machine.governor import EffortSettings
-from server.model.progress import Progress
 from server.model.prompt.conversation import Conversation
 
 _PROMPT = "What is virtue?"
@@ -60,9 +61,9 @@ def main() -> None:
     print_card(card)
     cpus = Cpus().usable()
     engines = {
-        str(count): Engine.load(replace(settings, effort=EffortSettings(count)))
+        str(count): load_engine(replace(settings, effort=EffortSettings(count)))
         for count in range(1, cpus + 1)
-    } | {_AUTO: Engine.load(settings)}
+    } | {_AUTO: load_engine(settings)}
     worlds = _worlds()
     speeds = {
         name: _measure(name, world, engines, options.rounds, options.tokens)

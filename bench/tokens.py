@@ -34,9 +34,10 @@ from bench.report import finish, print_card, print_spreads
 from bench.subject import measured_options, measured_settings
 from server.model.context import LARGEST_BATCH
 from server.model.engine import Engine
+from server.model.job import Progress
+from server.model.loader import load_engine
 from server.model.machine.cpus import Cpus
 from server.model.machine.governor import EffortSettings
-from server.model.progress import Progress
 from server.model.prompt.conversation import Conversation
 
 _STORY = "Tell me a long story about a man who walked from Athens to the sea."
@@ -88,7 +89,7 @@ def main() -> None:
     ceiling = bandwidth / settings.model_file.stat().st_size
     print(f"memory gives {bandwidth / 1e9:.1f} GB/s: {ceiling:.0f} tokens/s, or more as far as")
     print("the processor's caches hold the model\n")
-    engine = Engine.load(replace(settings, effort=EffortSettings(threads)))
+    engine = load_engine(replace(settings, effort=EffortSettings(threads)))
     engine.read_persona(threading.Event(), Progress())
     with _server(options) as (pid, address):
         cold_ms = 1000 * ask(address, "Who are you?", "max_tokens=1").first_byte_s

@@ -28,10 +28,10 @@ from server.http.connection import Connection
 from server.http.request import ParserLimits
 from server.http.state import ConnectionLimits, Shared
 from server.logs import RequestLog
-from server.model.engine import AUTO_TEMPLATE, Engine, EngineSettings
 from server.model.errors import ModelFileError
 from server.model.files import catalog, modelfile
 from server.model.files.footprint import check_fits, memory_to_be_had
+from server.model.loader import AUTO_TEMPLATE, EngineSettings, load_engine
 from server.model.machine.governor import EffortSettings
 from server.model.machine.thermometer import Thermometer
 from server.model.prompt.persona import find_persona, load_persona
@@ -69,7 +69,7 @@ async def serve(options: Options) -> bool:
         loop.add_signal_handler(number, stop.set)
     try:
         settings = engine_settings(options)
-        server = Server(options, partial(Engine.load, settings), _model_name(options))
+        server = Server(options, partial(load_engine, settings), _model_name(options))
         loading = await server.open()
         await _until_stopped(stop, loading)
     except ModelFileError as error:

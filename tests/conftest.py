@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from server.model.engine import Engine, EngineSettings
 from server.model.files import catalog
+from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import EffortSettings
 from server.model.prompt.persona import SOCRATES, load_persona
 from tests.support import ServerProcess
@@ -46,7 +46,7 @@ def engine_settings(socrates):
 @pytest.fixture(scope="session")
 def engine(engine_settings):
     """The real engine, used by one test at a time; its context carries over, as in life."""
-    return Engine.load(engine_settings)
+    return load_engine(engine_settings)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from server.http.exchange import Exchange
 from server.http.request import ParserLimits
 from server.http.state import ConnectionLimits, Shared
 from server.model.errors import PromptEmpty, PromptTooLong
-from server.model.progress import Finish, Stage
+from server.model.job import Finish, Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 

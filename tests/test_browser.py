@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
-from server.model.progress import Finish
+from server.model.job import Finish
 from server.model.prompt.conversation import Exchange
 from tests.conftest import require
 from tests.inprocess import InProcessServer

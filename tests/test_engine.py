@@ -10,7 +10,6 @@ import threading
 import numpy as np
 import pytest
 
-from server.model.engine import Engine, EngineSettings
 from server.model.errors import (
     ModelFileError,
     ModelUnavailable,
@@ -18,9 +17,10 @@ from server.model.errors import (
     PromptError,
     PromptTooLong,
 )
+from server.model.job import Finish, Loading, Progress, Stage
+from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import EffortSettings
 from server.model.machine.thermometer import Thermometer
-from server.model.progress import Finish, Loading, Progress, Stage
 from server.model.prompt.conversation import Conversation, Exchange
 from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
@@ -169,7 +169,7 @@ def test_users_text_never_becomes_a_control_token(engine):
 
 @pytest.mark.model
 def test_answer_ends_at_the_end_of_the_context(engine_settings):
-    small = Engine.load(dataclasses.replace(engine_settings, context_tokens=768))
+    small = load_engine(dataclasses.replace(engine_settings, context_tokens=768))
     words = "one " * 190
     _, progress = say(small, words, Sampling(max_tokens=1000, temperature=1.5, seed=1))
     assert progress.prompt_tokens + progress.tokens <= 768
@@ -184,14 +184,14 @@ def test_answer_ends_at_the_end_of_the_context(engine_settings):
 @pytest.mark.model
 def test_load_tells_how_far_it_is_and_can_be_given_up(engine_settings, engine):
     loading, cancelled = Loading(), threading.Event()
-    loaded = Engine.load(engine_settings, loading, cancelled)
+    loaded = load_engine(engine_settings, loading, cancelled)
     assert loading.read_bytes == loading.file_bytes == engine_settings.model_file.stat().st_size
     loaded.read_persona(cancelled, loading.persona)
     assert loading.persona.read_tokens == len(engine._prompts.persona_tokens)
     assert loading.share == 1
     cancelled.set()
     with pytest.raises(ModelUnavailable):
-        Engine.load(engine_settings, Loading(), cancelled)
+        load_engine(engine_settings, Loading(), cancelled)
 
 
 @pytest.mark.model
@@ -227,7 +227,7 @@ def test_seed_repeats_itself_after_another_system_text(engine, monkeypatch):
 
 @pytest.mark.model
 def test_small_context_answers_beside_the_persona(engine_settings):
-    small = Engine.load(dataclasses.replace(engine_settings, context_tokens=512))
+    small = load_engine(dataclasses.replace(engine_settings, context_tokens=512))
     small.read_persona(threading.Event(), Progress())
     pieces, _ = say(small, "Why?", GREEDY)
     assert pieces
@@ -237,7 +237,7 @@ def test_small_context_answers_beside_the_persona(engine_settings):
 def test_persona_is_read_alike_whatever_the_speed(engine_settings):
     states = []
     for seconds in (10.0, 1e-4):
-        loaded = Engine.load(engine_settings)
+        loaded = load_engine(engine_settings)
         loaded._slice.record(8, seconds)
         loaded.read_persona(threading.Event(), Progress())
         states.append(loaded._context.logits().copy())
@@ -251,9 +251,9 @@ def test_file_that_cannot_be_read_to_its_end_is_told(engine_settings, monkeypatc
         yield 8 * 2**20
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("server.model.engine.read_through", read_through)
+    monkeypatch.setattr("server.model.loader.read_through", read_through)
     with pytest.raises(ModelFileError, match=r"cannot be read: Input/output error\.$"):
-        Engine.load(engine_settings)
+        load_engine(engine_settings)
 
 
 @pytest.mark.model
@@ -262,7 +262,7 @@ def test_hot_machine_paces_the_answer_and_a_cool_one_does_not(engine_settings, t
     zone.mkdir()
     (zone / "temp").write_text("95000")
     effort = EffortSettings(1, 75.0, Thermometer(tmp_path))
-    engine = Engine.load(dataclasses.replace(engine_settings, effort=effort))
+    engine = load_engine(dataclasses.replace(engine_settings, effort=effort))
     cancelled = threading.Event()
     rests = []
 
@@ -287,7 +287,7 @@ def test_hot_machine_paces_the_answer_and_a_cool_one_does_not(engine_settings, t
 
 @pytest.mark.model
 def test_persona_must_fit(engine_settings):
-    tiny = Engine.load(dataclasses.replace(engine_settings, context_tokens=256))
+    tiny = load_engine(dataclasses.replace(engine_settings, context_tokens=256))
     with pytest.raises(ModelFileError, match=r"persona has .* does not fit a context of 256"):
         tiny.read_persona(threading.Event(), Progress())
 
@@ -306,7 +306,7 @@ def test_tokenizer_agrees_with_itself(engine):
 @pytest.fixture
 def tiny(tmp_path):
     path = write_tiny_model(tmp_path / "tiny.bin")
-    engine = Engine.load(
+    engine = load_engine(
         EngineSettings(path, Persona("Be.", ()), "auto", 512, effort=EffortSettings(1))
     )
     engine.read_persona(threading.Event(), Progress())
@@ -338,7 +338,7 @@ def test_vocabulary_without_all_bytes_is_refused(tmp_path):
     path = write_tiny_model(tmp_path / "tiny.bin", bytes_left_out=2)
     settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, effort=EffortSettings(1))
     with pytest.raises(ModelFileError, match="lacks 2 of 255 byte tokens"):
-        Engine.load(settings)
+        load_engine(settings)
 
 
 def test_tokenizer_of_another_model_is_refused(tmp_path, socrates):
@@ -346,12 +346,12 @@ def test_tokenizer_of_another_model_is_refused(tmp_path, socrates):
     shutil.copy(socrates.parent / "tokenizer.json", tmp_path)
     settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, effort=EffortSettings(1))
     with pytest.raises(ModelFileError, match="belongs to another model: it has token 49,151"):
-        Engine.load(settings)
+        load_engine(settings)
 
 
 @pytest.mark.model
 def test_template_is_found_in_the_adapted_file(engine_settings, engine):
-    found = Engine.load(dataclasses.replace(engine_settings, template="auto"))
+    found = load_engine(dataclasses.replace(engine_settings, template="auto"))
     assert found.write_prompt(Conversation("What is virtue?")) == engine.write_prompt(
         Conversation("What is virtue?")
     )

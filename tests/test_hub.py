@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from server.model.engine import Engine, EngineSettings
+from server.model.loader import EngineSettings, load_engine
 from server.model.prompt.persona import Persona
 from tests.conftest import IN_CI
 from tests.hub import Hub
@@ -85,7 +85,7 @@ def test_model_comes_whole_and_answers(tmp_path, hub, content):
     assert model_in(tmp_path).read_bytes() == content
     assert files_in(tmp_path) == ["Notice", FILE]
     assert "LLAMA 2 Community License" in (tmp_path / NAME / "Notice").read_text()
-    Engine.load(EngineSettings(model_in(tmp_path), Persona("Be.", ()), "auto", 512))
+    load_engine(EngineSettings(model_in(tmp_path), Persona("Be.", ()), "auto", 512))
 
 
 def test_second_time_asks_nobody(tmp_path, hub):

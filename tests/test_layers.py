@@ -36,7 +36,7 @@ ONLY = {
         "server.lifecycle",
         "server.model.worker",
     },
-    "ctransformers": {"server.model.engine"},
+    "ctransformers": {"server.model.loader"},
     "uvloop": {"server.__main__"},
     "torch": {
         "server.model.tuning.__main__",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.model.progress import Finish, Stage
+from server.model.job import Finish, Stage
 from tests.inprocess import InProcessServer
 from tests.support import (
     PATIENCE_S,

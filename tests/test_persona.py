@@ -5,17 +5,9 @@ import pytest
 from server.model.errors import ModelFileError, PromptEmpty
 from server.model.prompt.conversation import Conversation, Exchange
 from server.model.prompt.openings import read_openings
-from server.model.prompt.persona import (
-    SOCRATES,
-    TEMPLATES,
-    AnswerMemory,
-    Control,
-    Persona,
-    PromptWriter,
-    detect_template,
-    find_persona,
-    load_persona,
-)
+from server.model.prompt.persona import SOCRATES, Persona, find_persona, load_persona
+from server.model.prompt.templates import TEMPLATES, Control, detect_template
+from server.model.prompt.writer import AnswerMemory, PromptWriter
 
 BOS, EOS = -1, -2
 PERSONA = Persona("Be kind.", (Exchange("Q1", "A1"), Exchange("Q2", "A2")))

@@ -15,7 +15,7 @@ from server.model.errors import (
     PromptTooLong,
     QueueFull,
 )
-from server.model.progress import Finish, Stage
+from server.model.job import Finish, Stage
 from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
 from server.model.worker import State, Worker

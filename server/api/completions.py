@@ -17,8 +17,7 @@ from server.http.errors import HttpError
 from server.http.exchange import FRESH_HEADERS, Exchange
 from server.http.request import RequestHead
 from server.http.response import Header
-from server.model.progress import Finish
-from server.model.worker import Outcome
+from server.model.job import Finish, Outcome
 
 JSON_TYPE = "application/json"
 _OWNER = "socratic-chat-bot"

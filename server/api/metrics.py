@@ -11,8 +11,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from server import __version__
 from server.model.errors import ModelError
+from server.model.job import Outcome
 from server.model.machine.thermometer import Thermometer
-from server.model.worker import Outcome, Worker
+from server.model.worker import Worker
 
 _NAN = float("nan")
 _WAITS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)

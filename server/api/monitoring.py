@@ -11,8 +11,8 @@ from server.http.errors import Unavailable
 from server.http.exchange import FRESH_HEADERS, Exchange
 from server.http.request import RequestHead
 from server.http.response import Header
-from server.model.progress import Progress
-from server.model.worker import Outcome, State, Worker
+from server.model.job import Outcome, Progress
+from server.model.worker import State, Worker
 
 _JSON_HEADERS: tuple[Header, ...] = (("Content-Type", "application/json"), *FRESH_HEADERS)
 

@@ -21,10 +21,9 @@ from server.http.errors import BadRequest
 from server.http.exchange import TEXT_HEADERS, Exchange
 from server.http.request import RequestHead
 from server.http.response import Header
-from server.model.progress import Finish
+from server.model.job import Finish, Outcome
 from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
-from server.model.worker import Outcome
 
 _PARAMETERS = frozenset({"max_tokens", "temperature", "seed", "ignore_eos"})
 _TRAILER_NAMES = (

@@ -24,9 +24,10 @@ from server.model.errors import (
     PromptTooLong,
     QueueFull,
 )
+from server.model.job import Listener, Outcome
 from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
-from server.model.worker import Listener, Outcome, Worker
+from server.model.worker import Worker
 
 RETRY_AFTER_S = 5  # about one short answer
 

@@ -1,6 +1,6 @@
 """One context: the tokens whose keys and values a ctransformers model holds.
 
-Owns one `ctransformers.LLM` (untyped here: only engine.py imports ctransformers). Several
+Owns one `ctransformers.LLM` (untyped here: only loader.py imports ctransformers). Several
 contexts share the weights, which are mapped from one file; each has its own cache of keys
 and values (server/model/footprint.py tells what that takes).
 """

@@ -1,4 +1,4 @@
-"""The language model: token ids in, text out. The only importer of ctransformers.
+"""The language model: token ids in, text out.
 
 Owns the loaded model, its contexts (each the tokens whose keys and values it holds) and the
 loop that reads a prompt and speaks an answer. Knows nothing of queues, sockets or asyncio.
@@ -24,36 +24,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Self
 
 import numpy as np
-from ctransformers import LLM, Config
 
-from server.model.answer import Answer
 from server.model.context import Context, Contexts
+from server.model.detokenizer import Detokenizer
 from server.model.dry import Dry
-from server.model.errors import ModelFileError, ModelUnavailable
-from server.model.files import modelfile
-from server.model.files.catalog import TOKENIZER_FILE
-from server.model.files.pagecache import read_through
-from server.model.machine.governor import Effort, EffortSettings, Temperature
-from server.model.progress import Finish, Loading, Progress, Stage
+from server.model.errors import ModelFileError
+from server.model.job import Finish, Progress, Stage
+from server.model.machine.governor import Effort, Temperature
 from server.model.prompt.conversation import Conversation
-from server.model.prompt.persona import (
-    TEMPLATES,
-    Control,
-    Persona,
-    Prompt,
-    PromptWriter,
-    detect_template,
-)
-from server.model.prompt.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
+from server.model.prompt.writer import Prompt, PromptWriter
 from server.model.sampler import Sampling, penalise, sample
 from server.model.slices import SliceSize
 
-AUTO_TEMPLATE = "auto"
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
 _ANSWER_TOKENS_BESIDE_TALK = 256  # and a talk is shortened to leave room for so many
@@ -62,20 +46,8 @@ _ANSWER_TOKENS_BESIDE_TALK = 256  # and a talk is shortened to leave room for so
 _PERSONA_SLICE_TOKENS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """What `Engine.load` needs to know."""
-
-    model_file: Path
-    persona: Persona
-    template: str  # a key of TEMPLATES, or AUTO_TEMPLATE
-    context_tokens: int
-    contexts: int = 1
-    effort: EffortSettings = field(default_factory=EffortSettings)
-
-
 class Engine:
-    """A loaded model with its persona. Made by `Engine.load`."""
+    """A loaded model with its persona. Made by `load_engine` (loader.py)."""
 
     def __init__(
         self,
@@ -94,50 +66,6 @@ class Engine:
         self._contexts = Contexts(contexts, prompts.persona_tokens)
         self._context = contexts[0]  # the one at work
         self.context_tokens = self._context.length
-
-    @classmethod
-    def load(
-        cls,
-        settings: EngineSettings,
-        loading: Loading | None = None,
-        cancelled: threading.Event | None = None,
-    ) -> Self:
-        """Load the model file; seconds for a small model, longer from a slow disk.
-
-        Args:
-            settings: what to load.
-            loading: is told how far it is.
-            cancelled: is looked at while the file is read.
-
-        Raises:
-            ModelFileError: if the file or the tokenizer beside it cannot be used.
-            ModelUnavailable: if it was cancelled.
-        """
-        file = modelfile.inspect(settings.model_file)
-        loading = loading or Loading()
-        loading.file_bytes = file.size_bytes
-        try:
-            for loading.read_bytes in read_through(file.path):
-                if cancelled and cancelled.is_set():
-                    raise ModelUnavailable("Loading the model was cancelled.")
-        except OSError as error:  # a worn-out SD card, say
-            raise ModelFileError(f"{file.path} cannot be read: {error.strerror}.") from error
-        llms = [_load(file, settings.context_tokens) for _ in range(settings.contexts)]
-        llm = llms[0]
-        control = _control_ids(llm)
-        tokenizer_file = file.path.parent / TOKENIZER_FILE
-        tokenizer: Tokenizer = (
-            HubTokenizer(tokenizer_file, control, llm.vocab_size)
-            if tokenizer_file.exists()
-            else NativeTokenizer(llm, control)
-        )
-        name = settings.template
-        if name == AUTO_TEMPLATE:
-            name = detect_template(file.chat_template)
-        ids = {Control.BOS: llm.bos_token_id, Control.EOS: llm.eos_token_id}
-        prompts = PromptWriter(settings.persona, TEMPLATES[name], tokenizer, ids)
-        contexts = [Context(llm) for llm in llms]
-        return cls(contexts, control, tokenizer.pieces, prompts, Effort(settings.effort))
 
     @property
     def threads(self) -> int:
@@ -275,7 +203,7 @@ class Engine:
         # (with the prompt among it, a third fewer answers asked something back).
         recent: deque[int] = deque(maxlen=_PENALISED_TOKENS)
         dry = Dry(sampling.dry_multiplier, prompt.said)
-        answer = Answer(sampling.stop)
+        answer = Detokenizer(sampling.stop)
         for token in prompt.opening:
             dry.accept(token)
             if piece := answer.feed(token, self._pieces[token]):
@@ -321,17 +249,3 @@ class Engine:
         penalise(logits, recent, sampling.repetition_penalty)
         dry.penalise(logits)
         return sample(logits, sampling, draw)
-
-
-def _load(file: modelfile.ModelFile, context_tokens: int) -> LLM:
-    config = Config(context_length=context_tokens)
-    try:
-        return LLM(str(file.path), file.model_type, config=config)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ModelFileError(f"ctransformers cannot load {file.path}: {error}") from error
-
-
-# Tokens that print nothing mark turns and ends; a GGUF file's control tokens print nothing.
-def _control_ids(llm: LLM) -> frozenset[int]:
-    silent = {i for i in range(llm.vocab_size) if not llm.ctransformers_llm_detokenize(i)}
-    return frozenset(silent | {llm.bos_token_id, llm.eos_token_id})

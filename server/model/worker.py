@@ -33,16 +33,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum
-from typing import Protocol
 
 from server.model.engine import Engine
 from server.model.errors import ClientQueueFull, ModelError, ModelUnavailable, QueueFull
+from server.model.job import Finish, Job, Listener, Loading, Outcome, Progress, Stage
 from server.model.machine.governor import Temperature
-from server.model.progress import Finish, Loading, Progress, Stage
 from server.model.prompt.conversation import Conversation
-from server.model.prompt.persona import Prompt
 from server.model.sampler import Sampling
 
 log = logging.getLogger(__name__)
@@ -61,64 +59,6 @@ class State(Enum):
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a job ended. Durations in seconds."""
-
-    finish: Finish
-    stage: Stage  # how far it had come
-    prompt_tokens: int
-    cached_tokens: int
-    tokens: int
-    queue_s: float
-    prompt_s: float
-    generate_s: float
-    first_text_s: float | None = None  # from `submit` to the first text, if there was any
-    cancel_s: float | None = None  # from `cancel` to the end, if it was cancelled
-    error: ModelError | None = None  # why it was refused or failed, if it was
-
-    @property
-    def ending(self) -> str:
-        """How it ended, in one word: done, length, cancelled_STAGE or failed."""
-        if self.finish is Finish.CANCELLED:
-            return f"cancelled_{self.stage.value}"
-        return "done" if self.finish is Finish.STOP else str(self.finish.value)
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Speed of the answer alone, or None if there was none to measure."""
-        return self.tokens / self.generate_s if self.generate_s > 0 and self.tokens else None
-
-
-class Listener(Protocol):
-    """Who asked: called on the event loop."""
-
-    def on_text(self, text: str) -> None:
-        """More of the answer."""
-
-    def on_end(self, outcome: Outcome) -> None:
-        """The job is over, one way or another. Called exactly once."""
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """One prompt on its way. Made by `Worker.submit`; only `Worker` looks inside."""
-
-    conversation: Conversation
-    prompt: Prompt | None  # None if it came before there was a tokenizer
-    sampling: Sampling
-    listener: Listener
-    client: str  # whom to count it for
-    submitted_at: float
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    progress: Progress = field(default_factory=Progress)
-    started_at: float | None = None
-    first_text_at: float | None = None
-    cancelled_at: float | None = None
-    outbox: deque[str] = field(default_factory=deque)
-    is_wake_up_sent: bool = False
 
 
 def _is_waiting(job: Job) -> bool:
@@ -363,20 +303,13 @@ class Worker:
             raise ModelUnavailable(_NOT_LOADED)
         prompt = self._engine.write_prompt(job.conversation) if job.prompt is None else job.prompt
         for text in self._engine.generate(prompt, job.sampling, job.cancelled, job.progress):
-            job.outbox.append(text)
-            if not job.is_wake_up_sent:
-                job.is_wake_up_sent = True
+            if job.outbox.put(text):
                 self._to_loop(self._deliver, job)
         assert job.progress.finish is not None
         return job.progress.finish
 
-    # The flag falls before the outbox is emptied: a piece appended after that finds it down
-    # and sends a new wake-up, so none is left lying.
     def _deliver(self, job: Job) -> None:
-        job.is_wake_up_sent = False
-        text = ""
-        while job.outbox:
-            text += job.outbox.popleft()
+        text = job.outbox.take()
         if text and not job.cancelled.is_set():
             job.first_text_at = job.first_text_at or time.perf_counter()
             job.listener.on_text(text)

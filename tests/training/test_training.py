@@ -11,8 +11,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from server.model.files.adapter import Adapter, write_adapter
 from server.model.prompt.conversation import Conversation, Exchange
-from server.model.prompt.persona import TEMPLATES, Control, Persona, PromptWriter
+from server.model.prompt.persona import Persona
+from server.model.prompt.templates import TEMPLATES, Control
 from server.model.prompt.tokenizer import HubTokenizer
+from server.model.prompt.writer import PromptWriter
 from server.model.tuning import __main__ as command
 from server.model.tuning.dialogue import Encoder, batches, read_talks
 from server.model.tuning.network import (

@@ -5,7 +5,7 @@ Two tokenizers with one face:
   * `NativeTokenizer`: the SentencePiece tokenizer inside ctransformers, made safe.
 
 Both only read their tables, so they may be called on the event loop while the model
-thread evaluates. Neither knows control tokens: they are placed by id (persona.py).
+thread evaluates. Neither knows control tokens: they are placed by id (writer.py).
 """
 
 import ctypes
@@ -103,7 +103,7 @@ class NativeTokenizer:
     does not have, so a vocabulary that lacks one is refused when the model is loaded.
 
     Args:
-        llm: a `ctransformers.LLM` (untyped: only engine.py imports ctransformers).
+        llm: a `ctransformers.LLM` (untyped: only loader.py imports ctransformers).
         control: ids that print nothing and must never come out of a user's text.
 
     Raises:
@@ -117,7 +117,7 @@ class NativeTokenizer:
             for index in range(llm.vocab_size)
         ]
         spelled = {piece for piece in self.pieces if len(piece) == 1}
-        # NUL needs no token: it ends a C string, and persona.py takes it out of prompts.
+        # NUL needs no token: it ends a C string, and writer.py takes it out of prompts.
         missing = 255 - len(spelled - {b"\0"})
         if missing:
             raise ModelFileError(
@@ -126,7 +126,7 @@ class NativeTokenizer:
             )
 
     def encode(self, text: str) -> list[int]:
-        """See `Tokenizer`. `text` is cut at its first NUL (persona.py leaves none)."""
+        """See `Tokenizer`. `text` is cut at its first NUL (writer.py leaves none)."""
         raw = text.encode()
         # One token a byte at most, and two for the blank that GGUF models get in front.
         buffer = (ctypes.c_int * (len(raw) + 4))()

@@ -1,11 +1,13 @@
-"""Token pieces become whole characters of text, and the text is remembered."""
+"""Token pieces become whole characters of text, which ends before a stop text."""
 
-from server.model.answer import Answer
+import pytest
+
+from server.model.detokenizer import Detokenizer, StopFinder
 
 
 def fed(pieces, stops=()):
     """The answer, and what it said of each piece."""
-    answer = Answer(stops)
+    answer = Detokenizer(stops)
     return answer, [answer.feed(token, piece) for token, piece in enumerate(pieces)]
 
 
@@ -46,3 +48,37 @@ def test_answer_cut_inside_a_character_is_not_what_its_tokens_say():
     assert fed([b" caf", b"\xc3\xa9"])[0].is_exact
     assert not fed([b" caf", b"\xc3"])[0].is_exact
     assert not fed([b" "])[0].is_exact
+
+
+def say(stops, text, size):
+    finder, said = StopFinder(stops), []
+    for at in range(0, len(text), size):
+        said.append(finder.feed(text[at : at + size]))
+        if finder.is_found:
+            break
+    return "".join(said) + finder.end(), finder.is_found
+
+
+CASES = [
+    ((), "hello", "hello", False),
+    (("x",), "hello", "hello", False),
+    (("l",), "hello", "he", True),
+    (("lo!", "ll"), "hello!", "he", True),
+    (("lo!",), "hello", "hello", False),
+    (("aab",), "aaaab", "aa", True),
+    (("\n\n",), "a\nb\n\nc", "a\nb", True),
+    (("hello",), "hello", "", True),
+    (("é🏛",), "ca é🏛 x", "ca ", True),
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize(("stops", "text", "said", "is_found"), CASES)
+def test_stop(stops, text, said, is_found, size):
+    assert say(stops, text, size) == (said, is_found)
+
+
+def test_what_cannot_become_a_stop_is_said_at_once():
+    finder = StopFinder(("stop",))
+    assert finder.feed("one st") == "one "
+    assert finder.feed("ep") == "step"

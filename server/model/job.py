@@ -1,0 +1,127 @@
+"""One prompt's way through the model: its stages, how far it is, how it ended, who hears of it.
+
+Owns no lock. Every field of `Progress` and `Loading` is one value, written by the model thread and
+read by anyone: a reader sees each as it is or as it just was, never half of it.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from server.model.errors import ModelError
+from server.model.outbox import Outbox
+from server.model.prompt.conversation import Conversation
+from server.model.prompt.writer import Prompt
+from server.model.sampler import Sampling
+
+
+class Stage(Enum):
+    """How far a prompt has come."""
+
+    WAITING = "waiting"
+    READING = "reading"
+    SPEAKING = "speaking"
+
+
+class Finish(Enum):
+    """How an answer ended."""
+
+    STOP = "stop"  # the model ended it
+    LENGTH = "length"  # it reached max_tokens or the end of the context
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Progress:
+    """One prompt's progress: written by the model thread, read by anyone (single fields)."""
+
+    stage: Stage = Stage.WAITING
+    finish: Finish | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, those that were still in the context
+    read_tokens: int = 0  # of the prompt, those that are in the context by now
+    tokens: int = 0  # of the answer
+    prompt_s: float = 0.0  # time to read the uncached tokens
+    generate_s: float = 0.0  # time from the first token's sampling to the end
+
+
+@dataclass(slots=True)
+class Loading:
+    """How far the start has come: written by the model thread, read by anyone."""
+
+    file_bytes: int = 0
+    read_bytes: int = 0  # of the file, from the disk
+    persona: Progress = field(default_factory=Progress)
+
+    @property
+    def share(self) -> float:
+        """Of the step that it is at, from 0 to 1."""
+        if self.persona.prompt_tokens:
+            return self.persona.read_tokens / self.persona.prompt_tokens
+        return self.read_bytes / self.file_bytes if self.file_bytes else 0.0
+
+    def describe(self) -> str:
+        """The step that it is at, for the log."""
+        persona = self.persona
+        if persona.prompt_tokens:
+            return f"reading the persona: {persona.read_tokens} of {persona.prompt_tokens} tokens"
+        return f"loading the model: {self.read_bytes / 1e6:.0f} of {self.file_bytes / 1e6:.0f} MB"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended. Durations in seconds."""
+
+    finish: Finish
+    stage: Stage  # how far it had come
+    prompt_tokens: int
+    cached_tokens: int
+    tokens: int
+    queue_s: float
+    prompt_s: float
+    generate_s: float
+    first_text_s: float | None = None  # from `submit` to the first text, if there was any
+    cancel_s: float | None = None  # from `cancel` to the end, if it was cancelled
+    error: ModelError | None = None  # why it was refused or failed, if it was
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in one word: done, length, cancelled_STAGE or failed."""
+        if self.finish is Finish.CANCELLED:
+            return f"cancelled_{self.stage.value}"
+        return "done" if self.finish is Finish.STOP else str(self.finish.value)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed of the answer alone, or None if there was none to measure."""
+        return self.tokens / self.generate_s if self.generate_s > 0 and self.tokens else None
+
+
+class Listener(Protocol):
+    """Who asked: called on the event loop."""
+
+    def on_text(self, text: str) -> None:
+        """More of the answer."""
+
+    def on_end(self, outcome: Outcome) -> None:
+        """The job is over, one way or another. Called exactly once."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One prompt on its way. Made by `Worker.submit`; only `Worker` looks inside."""
+
+    conversation: Conversation
+    prompt: Prompt | None  # None if it came before there was a tokenizer
+    sampling: Sampling
+    listener: Listener
+    client: str  # whom to count it for
+    submitted_at: float
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    progress: Progress = field(default_factory=Progress)
+    started_at: float | None = None
+    first_text_at: float | None = None
+    cancelled_at: float | None = None
+    outbox: Outbox = field(default_factory=Outbox)
