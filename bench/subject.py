@@ -6,7 +6,7 @@ So that the image's own model is measured in the image, and the default one else
 import os
 from pathlib import Path
 
-from server.lifecycle import StartError, engine_settings
+from server.assembly import StartError, engine_settings
 from server.model.errors import ModelFileError
 from server.model.loader import EngineSettings
 from server.options import Options, parse_options

@@ -13,7 +13,8 @@ import asyncio  # noqa: E402
 import uvloop  # noqa: E402
 
 from server import logs  # noqa: E402
-from server.lifecycle import StartError, serve  # noqa: E402
+from server.assembly import StartError  # noqa: E402
+from server.lifecycle import serve  # noqa: E402
 from server.options import main_options  # noqa: E402
 
 

@@ -7,51 +7,36 @@ let the running answer finish or cancel it, close the connections, exit 0.
 
 import asyncio
 import logging
-import resource
 import signal
-import socket
 import sys
 from functools import partial
-from pathlib import Path
 
-from server.api.access import Access
-from server.api.clients import ClientAddresses
-from server.api.completions import Completions
-from server.api.messages import ChatLimits
 from server.api.metrics import Metrics
-from server.api.monitoring import Status
-from server.api.prompt import Prompts
-from server.api.reply import Asking
-from server.api.routes import Routes
-from server.http.assets import load_assets
+from server.assembly import (
+    StartError,
+    assemble_routes,
+    connection_limits,
+    engine_settings,
+    model_name,
+)
 from server.http.connection import Connection
-from server.http.request import ParserLimits
-from server.http.state import ConnectionLimits, Shared
+from server.http.listener import allow_open_files, show_address, watch_for_vanished_peers
+from server.http.state import Shared
 from server.logs import RequestLog
 from server.model.errors import ModelFileError
-from server.model.files import catalog, modelfile
-from server.model.files.footprint import check_fits, memory_to_be_had
-from server.model.loader import AUTO_TEMPLATE, EngineSettings, load_engine
-from server.model.machine.governor import EffortSettings
+from server.model.loader import load_engine
 from server.model.machine.thermometer import Thermometer
-from server.model.prompt.persona import find_persona, load_persona
 from server.model.worker import LoadEngine, Worker
 from server.options import Options
 
 log = logging.getLogger(__name__)
 
-_CLIENT_DIRECTORY = Path(__file__).resolve().parents[1] / "client"
 _BACKLOG = 1024
-_KEEP_ALIVE_PROBES = 3
 # The share of the shutdown's time in which a running answer may still end by itself.
 _GRACE_SHARE = 0.6
 _POLL_S = 0.01
 _LAG_INTERVAL_S = 1.0
 _OTHER_FILES = 256  # beside connections: refused ones, the model, libraries, the log
-
-
-class StartError(Exception):
-    """The server cannot start; `str(error)` is one sentence. Exit status 1."""
 
 
 async def serve(options: Options) -> bool:
@@ -69,7 +54,7 @@ async def serve(options: Options) -> bool:
         loop.add_signal_handler(number, stop.set)
     try:
         settings = engine_settings(options)
-        server = Server(options, partial(load_engine, settings), _model_name(options))
+        server = Server(options, partial(load_engine, settings), model_name(options))
         loading = await server.open()
         await _until_stopped(stop, loading)
     except ModelFileError as error:
@@ -91,30 +76,16 @@ class Server:
         self.worker = Worker(load_engine, options.queue, options.per_client)
         self._metrics = Metrics(self.worker, model_name, lambda: self.connections, Thermometer())
         self.worker.on_outcome = self._metrics.observe
-        routes = self._routes(model_name)
+        routes = assemble_routes(
+            options, self.worker, self._metrics, model_name, lambda: self.connections
+        )
         is_logged = options.log_level in ("debug", "info")
         on_request = RequestLog(sys.stderr, options.log_format, self._loop.call_soon)
         self._shared = Shared(
-            routes, _connection_limits(options), self._loop, on_request if is_logged else None
+            routes, connection_limits(options), self._loop, on_request if is_logged else None
         )
         self._listener: asyncio.Server | None = None
         self._lag_timer: asyncio.TimerHandle | None = None
-
-    def _routes(self, model_name: str) -> Routes:
-        options, worker = self._options, self.worker
-        access = Access(options.api_key, options.cors_origin)
-        limits = ChatLimits(options.max_body, options.max_tokens, sampling_temperature(options))
-        addresses = ClientAddresses(options.trusted_proxy)
-        asking = Asking(worker, addresses, self._metrics.observe_refusal)
-        return Routes(
-            load_assets(_CLIENT_DIRECTORY),
-            Status(worker, self._metrics, model_name, lambda: self.connections),
-            Prompts(asking, access, limits, options.max_json_body),
-            Completions(asking, access, limits, options.max_json_body, model_name),
-            access,
-            model_name,
-            options.max_body,
-        )
 
     @property
     def port(self) -> int:
@@ -138,7 +109,7 @@ class Server:
             StartError: if the address cannot be used.
         """
         options = self._options
-        _allow_open_files(options.connections + _OTHER_FILES)
+        allow_open_files(options.connections + _OTHER_FILES)
         try:
             self._listener = await self._loop.create_server(
                 lambda: Connection(self._shared), options.host, options.port, backlog=_BACKLOG
@@ -148,8 +119,8 @@ class Server:
             reason = getattr(error, "strerror", None) or error
             raise StartError(f"Cannot listen on {where}: {reason}.") from error
         for listening in self._listener.sockets:
-            _watch_for_vanished_peers(listening, options.vanished_timeout)
-            log.info("Socrates is at http://%s", _show_address(listening))
+            watch_for_vanished_peers(listening, options.vanished_timeout)
+            log.info("Socrates is at http://%s", show_address(listening))
         self._look_at_loop()
         return self.worker.start()
 
@@ -189,101 +160,6 @@ class Server:
             await asyncio.sleep(_POLL_S)
         for connection in list(self._shared.connections):
             connection.reset()
-
-
-def engine_settings(options: Options) -> EngineSettings:
-    """What the engine needs, from the options and the catalogue.
-
-    Raises:
-        ModelFileError: if there is no such model file, or it cannot be used.
-        StartError: if a temperature is to be kept and there is none to read.
-    """
-    model = catalog.find(options.model)
-    template = options.template
-    if isinstance(model, catalog.CatalogModel):
-        path = model.path
-        if not model.is_fetched:
-            command = f"python -m server.model.fetch {model.name}"
-            raise ModelFileError(f"The model {model.name} is not here yet: run `{command}`.")
-        template = model.template if template == AUTO_TEMPLATE else template
-    else:
-        path = model
-    # The engine looks again when it loads; here a wrong file is told before anything opens.
-    check_fits(modelfile.inspect(path), options.context, options.contexts, memory_to_be_had())
-    own = model.persona if isinstance(model, catalog.CatalogModel) else catalog.DEFAULT_PERSONA
-    persona = load_persona(find_persona(options.persona or own))
-    effort = _effort_settings(options)
-    return EngineSettings(path, persona, template, options.context, options.contexts, effort)
-
-
-def sampling_temperature(options: Options) -> float:
-    """What was chosen, else what suits the model."""
-    if options.temperature is not None:
-        return options.temperature
-    model = catalog.find(options.model)
-    if isinstance(model, catalog.CatalogModel):
-        return model.temperature
-    return catalog.DEFAULT_TEMPERATURE
-
-
-def _effort_settings(options: Options) -> EffortSettings:
-    thermometer = Thermometer()
-    if options.max_temperature is not None and thermometer.celsius() is None:
-        raise StartError(
-            "This machine does not tell its temperature (there is no thermal zone under "
-            "/sys/class/thermal): leave --max-temperature out."
-        )
-    return EffortSettings(options.threads, options.max_temperature, thermometer)
-
-
-def _model_name(options: Options) -> str:
-    model = catalog.find(options.model)
-    return model.name if isinstance(model, catalog.CatalogModel) else model.stem
-
-
-def _connection_limits(options: Options) -> ConnectionLimits:
-    return ConnectionLimits(
-        header_timeout_s=options.header_timeout,
-        body_timeout_s=options.body_timeout,
-        idle_timeout_s=options.idle_timeout,
-        stalled_timeout_s=options.stalled_timeout,
-        vanished_timeout_s=options.vanished_timeout,
-        connections=options.connections,
-        parser=ParserLimits(
-            request_line_bytes=options.max_request_line,
-            header_bytes=options.max_header,
-            header_count=options.max_header_lines,
-        ),
-    )
-
-
-def _show_address(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-# The usual soft limit of 1,024 would be the true limit of connections.
-def _allow_open_files(wanted: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
-
-
-# A peer that loses its power sends no FIN. Set on the listener, these are inherited by
-# every accepted socket (Linux, tcp(7)), which saves five system calls a connection.
-def _watch_for_vanished_peers(listening: socket.socket, timeout_s: float) -> None:
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    probe_s = max(1, round(timeout_s / _KEEP_ALIVE_PROBES))
-    values = {
-        "TCP_KEEPIDLE": probe_s,
-        "TCP_KEEPINTVL": probe_s,
-        "TCP_KEEPCNT": _KEEP_ALIVE_PROBES,
-        "TCP_USER_TIMEOUT": round(1000 * timeout_s),
-    }
-    for name, value in values.items():
-        if hasattr(socket, name):  # Linux has them all
-            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 # Return when told to stop; raise if the model cannot be loaded before that.

@@ -484,7 +484,7 @@ def test_only_requests_that_came_alone_and_whole_are_remembered(parts):
     client, _ = page_client()
     client.send(*parts)
     assert client.statuses[0] == 200
-    assert not client.shared.remembered
+    assert not client.shared.memo
 
 
 def test_part_of_a_remembered_request_is_just_a_part():
@@ -500,9 +500,9 @@ def test_memory_is_bounded_and_emptied_when_closing():
     client, _ = page_client()
     for number in range(2000):
         client.send(PAGE.replace(b"page", b"page%d" % number))
-        assert len(client.shared.remembered) <= 512
+        assert len(client.shared.memo) <= 512
     client.shared.begin_closing()
-    assert not client.shared.remembered
+    assert not client.shared.memo
 
 
 @pytest.mark.parametrize("rounds", [1000])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from server.lifecycle import StartError, engine_settings, serve
+from server.assembly import StartError, engine_settings
+from server.lifecycle import serve
 from server.model.errors import ModelFileError
 from server.model.files import catalog
 from server.model.machine.thermometer import Thermometer
@@ -55,13 +56,13 @@ def test_help_and_version():
 
 
 def test_model_larger_than_the_memory_is_refused(tiny_path, monkeypatch):
-    monkeypatch.setattr("server.lifecycle.memory_to_be_had", lambda: 1000)
+    monkeypatch.setattr("server.assembly.memory_to_be_had", lambda: 1000)
     with pytest.raises(ModelFileError, match=r"there are 0 MB of memory: take a smaller model\."):
         engine_settings(Options(model=tiny_path))
 
 
 def test_temperature_needs_a_sensor(tiny_path, monkeypatch, tmp_path):
-    monkeypatch.setattr("server.lifecycle.Thermometer", lambda: Thermometer(tmp_path))
+    monkeypatch.setattr("server.assembly.Thermometer", lambda: Thermometer(tmp_path))
     with pytest.raises(StartError, match=r"does not tell its temperature .*--max-temperature out"):
         engine_settings(Options(model=tiny_path, max_temperature=75.0))
     assert engine_settings(Options(model=tiny_path)).effort.max_celsius is None

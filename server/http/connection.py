@@ -17,9 +17,6 @@ Guarantees
   no reset    before it closes first, the server sends FIN and reads on for a while, since
               closing over unread bytes would reset the connection and destroy the response
               on its way (RFC 9112 section 9.6)
-  memo        what was answered with a prepared response is remembered by the request's very
-              bytes, and the same bytes get it again without being parsed anew; strictness
-              cannot suffer, since parser and application have judged these bytes before
   memory      what is kept of a client that sends and does not read is bounded: the parser's
               limits, and one portion of the transport's (256 KiB in uvloop)
 """
@@ -36,10 +33,11 @@ from server.http import response
 from server.http.deadline import Deadline
 from server.http.errors import HttpError, RequestTimeout, Unavailable
 from server.http.exchange import Exchange, Record, error_headers
-from server.http.fastpath import read_plain_head
+from server.http.fastpath import Remembered, read_plain_head
+from server.http.flow import Flow
 from server.http.parser import RequestParser
 from server.http.request import RequestHead
-from server.http.state import Remembered, Shared
+from server.http.state import Shared
 
 log = logging.getLogger(__name__)
 
@@ -66,14 +64,13 @@ class Connection(asyncio.Protocol):
         "_begun_at",
         "_deadline",
         "_exchange",
+        "_flow",
         "_head",
         "_is_eof_pending",
-        "_is_stalled",
         "_parser",
         "_phase",
         "_shared",
         "_transport",
-        "_untaken_bytes",
     )
 
     def __init__(self, shared: Shared) -> None:
@@ -84,8 +81,7 @@ class Connection(asyncio.Protocol):
         self._parser = RequestParser(shared.limits.parser)
         self._phase = _Phase.IDLE
         self._deadline = Deadline(shared.loop, self._on_deadline)
-        self._untaken_bytes = 0  # what a stalled client would have before it, had it taken nothing
-        self._is_stalled = False
+        self._flow: Flow | None = None  # as long as there is a transport
         self._is_eof_pending = False  # the client closed, and requests are still to be answered
         # of the request
         self._begun_at = 0.0  # when its first bytes came, if they came alone
@@ -98,10 +94,8 @@ class Connection(asyncio.Protocol):
         """Begin, or turn the client away if there are too many."""
         # uvloop's transports have the methods of asyncio.Transport, but are none.
         self._transport = cast(asyncio.Transport, transport)
-        # Nothing is tolerated in the buffer, so `pause_writing` tells that the kernel takes
-        # no more; with uvloop's default of 64 KiB a stalled reader would never be noticed.
-        self._transport.set_write_buffer_limits(high=0)
         shared = self._shared
+        self._flow = Flow(self._transport, shared.limits.vanished_timeout_s)
         if len(shared.connections) < shared.limits.connections:
             shared.connections.add(self)
             self._enter(_Phase.IDLE)
@@ -114,7 +108,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless nothing more is to be read as a request."""
         if self._phase is _Phase.IDLE and not self._is_stalled:
-            remembered = self._shared.remembered.get(data)
+            remembered = self._shared.memo.get(data)
             if remembered is not None:
                 self._send_prepared(remembered)
                 return
@@ -145,7 +139,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The end, in every case: tell the exchange, forget the connection."""
         self._deadline.cancel()
-        self._transport = None
+        self._transport = self._flow = None
         self._shared.connections.discard(self)
         self._shared.refused.discard(self)
         exchange, self._exchange = self._exchange, None
@@ -153,20 +147,19 @@ class Connection(asyncio.Protocol):
             self._end(exchange)
             exchange.disconnect()
         elif self._head is not None:
-            self._log_unanswered(self._head.method, self._head.path, None, 0)
+            head = self._head
+            self._shared.log_unanswered(head.method, head.path, None, 0, self._begun_at)
 
     def pause_writing(self) -> None:
         """The kernel takes no more: the client must read some within the limit."""
-        self._is_stalled = True
-        # The kernel would take an open connection with a full window for a vanished peer
-        # (seen: 18 s at 15 s of TCP_USER_TIMEOUT). While it is full, our deadline decides.
-        self._set_user_timeout(0)
-        self._await_reader()
+        assert self._flow is not None
+        self._flow.pause()
+        self._deadline.set(self._shared.limits.stalled_timeout_s)
 
     def resume_writing(self) -> None:
         """The client has taken everything."""
-        self._is_stalled = False
-        self._set_user_timeout(self._shared.limits.vanished_timeout_s)
+        assert self._flow is not None
+        self._flow.resume()
         self._enter(self._phase)
         if self._exchange is None and self._phase is not _Phase.LINGERING:
             transport = self._open_transport()
@@ -187,10 +180,8 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes, if there still is somebody to send them to."""
-        if self._transport is not None:
-            if self._is_stalled:
-                self._untaken_bytes += len(data)
-            self._transport.write(data)  # may stall us, and then counts `data` itself
+        if self._flow is not None:
+            self._flow.write(data)
 
     def on_answered(self, keep_alive: bool) -> None:
         """The present request has its answer: wait for the next, or close."""
@@ -211,19 +202,7 @@ class Connection(asyncio.Protocol):
 
     def log(self, exchange: Exchange, details: dict[str, object]) -> None:
         """Tell the log of an exchange that is over."""
-        shared = self._shared
-        if shared.on_request is not None:
-            head, duration_s = exchange.head, time.perf_counter() - exchange.started_at
-            shared.on_request(
-                Record(
-                    head.method,
-                    head.path,
-                    exchange.status,
-                    exchange.sent_bytes,
-                    duration_s,
-                    details,
-                )
-            )
+        self._shared.log(exchange, details)
 
     # -- called by the lifecycle --------------------------------------------------------
 
@@ -244,9 +223,8 @@ class Connection(asyncio.Protocol):
         if not self._is_stalled:
             self._deadline.set(shared.limits.idle_timeout_s)
         if shared.on_request is not None:
-            shared.on_request(
-                Record(remembered.method, remembered.path, prepared.status, len(data), 0.0)
-            )
+            method, path = remembered.method, remembered.path
+            shared.on_request(Record(method, path, prepared.status, len(data), 0.0))
 
     # -- reading ------------------------------------------------------------------------
 
@@ -303,7 +281,7 @@ class Connection(asyncio.Protocol):
         if prepared is not None:
             answer = Remembered(head.method, head.path, prepared)
             if received is not None:
-                shared.remember(received, answer)
+                shared.memo.remember(received, answer)
             self._send_prepared(answer)
             return
         exchange = self._exchange = Exchange(self, head, shared.clock.now(), keep_alive)
@@ -340,18 +318,12 @@ class Connection(asyncio.Protocol):
             body = b""
         answer = response.head(error.status, self._shared.clock.now(), headers) + body
         self.write(answer)
-        self._log_unanswered(method, path, error.status, len(answer))
+        self._shared.log_unanswered(method, path, error.status, len(answer), self._begun_at)
         self._linger()
 
-    # Tell the log of a request that never came to an exchange.
-    def _log_unanswered(self, method: str, path: str, status: int | None, sent_bytes: int) -> None:
-        if self._shared.on_request is not None:
-            duration_s = time.perf_counter() - self._begun_at if self._begun_at else 0.0
-            self._shared.on_request(Record(method, path, status, sent_bytes, duration_s))
-
     def _end(self, exchange: Exchange) -> None:
-        if self._shared.on_request is not None and not exchange.tells_its_end:
-            self.log(exchange, {})
+        if not exchange.tells_its_end:
+            self._shared.log(exchange, {})
 
     # Say that no more will come, and read on for a while (see "no reset" above).
     def _linger(self) -> None:
@@ -390,27 +362,25 @@ class Connection(asyncio.Protocol):
             self._end(exchange)
             exchange.disconnect()
 
-    def _set_user_timeout(self, seconds: float) -> None:
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-            sock = self._open_transport().get_extra_info("socket")
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * seconds))
-
-    def _await_reader(self) -> None:
-        self._untaken_bytes = self._open_transport().get_write_buffer_size()
-        self._deadline.set(self._shared.limits.stalled_timeout_s)
-
     def _on_deadline(self) -> None:
         transport = self._open_transport()
-        if self._is_stalled and transport.get_write_buffer_size() < self._untaken_bytes:
-            self._await_reader()  # slow, but not stalled
-        elif self._is_stalled:
-            self.reset()
+        flow = self._flow
+        if flow is not None and flow.is_stalled:
+            if flow.has_moved:
+                flow.look()
+                self._deadline.set(self._shared.limits.stalled_timeout_s)
+            else:
+                self.reset()
         elif self._phase is _Phase.LINGERING:
             transport.abort()
         elif self._phase is _Phase.IDLE:
             self._linger()
         else:
             self._refuse(RequestTimeout("The request took too long to arrive."))
+
+    @property
+    def _is_stalled(self) -> bool:
+        return self._flow is not None and self._flow.is_stalled
 
     def _open_transport(self) -> asyncio.Transport:
         assert self._transport is not None  # only called between made and lost

@@ -1,13 +1,17 @@
-"""The usual request, for speed: a head that came whole and alone, with nothing odd about it.
+"""The usual request, for speed: one that came whole and alone, with nothing odd about it.
 
-Two passes of compiled patterns over its bytes do what parser.py does in steps that can wait
-for more. It answers None for whatever it does not know to be plain and right: the parser
-then reads the same bytes, and must come to the same head where this one does (the tests
-hold the two against each other on every case and on made-up bytes).
+Two ways past the parser. `Memo` knows the very bytes of a request that was answered with a cached
+response: the same bytes get it again, and strictness cannot suffer, since parser and application
+have judged these bytes before. `read_plain_head` does in two passes of compiled patterns what
+parser.py does in steps that can wait for more bytes. It returns None for whatever it does not know
+to be plain and right: the parser then reads the same bytes, and must come to the same head where
+this one does (the tests hold the two against each other on every case and on random bytes).
 """
 
 import re
+from typing import NamedTuple
 
+from server.http import response
 from server.http.request import (
     FIELD_LINE,
     TOKEN,
@@ -17,12 +21,48 @@ from server.http.request import (
     keeps_alive,
 )
 
+_MEMO_REQUESTS = 512
+_MEMO_REQUEST_BYTES = 2048
+
 # A head whose target needs no second look, and whose every line is in order.
 _PLAIN_HEAD = re.compile(
     rb"(" + TOKEN + rb") (/[A-Za-z0-9\-._~:/?@!$&'()*+,;=]*+) HTTP/1\.(\d)\r\n"
     rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
 )  # fmt: skip
 _ODD_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+
+
+class Remembered(NamedTuple):
+    """One prepared answer, and what the log tells of its request."""
+
+    method: str
+    path: str
+    prepared: response.Prepared
+
+
+class Memo:
+    """Cached responses by the bytes of the request that they answer."""
+
+    def __init__(self) -> None:
+        self._answers: dict[bytes, Remembered] = {}
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, received: bytes) -> Remembered | None:
+        """The answer to these bytes, if they are one whole request that was answered before."""
+        return self._answers.get(received)
+
+    def remember(self, received: bytes, answer: Remembered) -> None:
+        """Answer the same bytes, one whole request, in the same way from now on."""
+        if len(received) <= _MEMO_REQUEST_BYTES:
+            if len(self._answers) >= _MEMO_REQUESTS:
+                self._answers.clear()  # rarely, and filled again at once
+            self._answers[received] = answer
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._answers.clear()
 
 
 def read_plain_head(data: bytes, limits: ParserLimits) -> RequestHead | None:

@@ -3,18 +3,17 @@
 Owns the set of live connections and the memo of answers; connection.py acts on them.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from server.http import response
 from server.http.deadline import Loop
 from server.http.errors import HttpError
 from server.http.exchange import Exchange, Record
+from server.http.fastpath import Memo
 from server.http.request import ParserLimits, RequestHead
-
-_REMEMBERED_REQUESTS = 512
-_REMEMBERED_REQUEST_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +66,6 @@ class Closable(Protocol):
         """Drop it at once, in a way that the client notices as a failure."""
 
 
-class Remembered(NamedTuple):
-    """One prepared answer, and what the log tells of its request."""
-
-    method: str
-    path: str
-    prepared: response.Prepared
-
-
 @dataclass(slots=True)
 class Shared:
     """What all connections of one server have in common."""
@@ -87,19 +78,26 @@ class Shared:
     connections: set[Closable] = field(default_factory=set)
     refused: set[Closable] = field(default_factory=set)  # those turned away, not yet gone
     is_closing: bool = False  # no connection is kept alive any more
-    # Prepared answers by the bytes of their request; see connection.py, "memo".
-    remembered: dict[bytes, Remembered] = field(default_factory=dict)
+    memo: Memo = field(default_factory=Memo)
 
-    def remember(self, received: bytes, answer: Remembered) -> None:
-        """Answer the same bytes, one whole request, in the same way from now on."""
-        if len(received) <= _REMEMBERED_REQUEST_BYTES:
-            if len(self.remembered) >= _REMEMBERED_REQUESTS:
-                self.remembered.clear()  # rarely, and filled again at once
-            self.remembered[received] = answer
+    def log(self, exchange: Exchange, details: dict[str, object]) -> None:
+        """Log an exchange that is over, with the application's `details`."""
+        if self.on_request is not None:
+            head, duration_s = exchange.head, time.perf_counter() - exchange.started_at
+            status, size = exchange.status, exchange.sent_bytes
+            self.on_request(Record(head.method, head.path, status, size, duration_s, details))
+
+    def log_unanswered(
+        self, method: str, path: str, status: int | None, sent_bytes: int, begun_at: float
+    ) -> None:
+        """Log a request that never came to an exchange, begun then (0.0: not measured)."""
+        if self.on_request is not None:
+            duration_s = time.perf_counter() - begun_at if begun_at else 0.0
+            self.on_request(Record(method, path, status, sent_bytes, duration_s))
 
     def begin_closing(self) -> None:
         """Keep no connection alive from now on."""
         self.is_closing = True
-        self.remembered.clear()
+        self.memo.clear()
         for connection in list(self.connections):
             connection.shut_down()

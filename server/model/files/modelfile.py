@@ -12,9 +12,11 @@ Formats: GGUF versions 2 and 3 (ggml's docs/gguf.md), and the older GGML v3 cont
 `ggjt` (read_magic and its neighbours in ctransformers' llama-ggml.cpp).
 """
 
+import math
 import mmap
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.model.errors import ModelFileError
@@ -84,31 +86,24 @@ def _check_path(path: Path) -> None:
 
 
 def _inspect(path: Path, data: mmap.mmap) -> ModelFile:
-    walk = _Walk(path, data)
-    magic = walk.take(4)
+    cursor = _Cursor(path, data)
+    magic = cursor.take(4)
     if magic == b"GGUF":
-        walk.gguf()
-        template = walk.metadata.get("tokenizer.chat_template")
-        shown = template if isinstance(template, str) else ""
-        return ModelFile(path, len(data), "gguf", shown, walk.cache_bytes_per_token)
+        return _read_gguf(cursor)
     if magic == b"tjgg":  # "ggjt" as a little-endian word
-        walk.ggjt()
-        return ModelFile(path, len(data), "llama", "", walk.cache_bytes_per_token)
+        return _read_ggjt(cursor)
     raise ModelFileError(
         f"The file {path} is no model this program can load (it wants GGUF or GGML v3 'ggjt')."
     )
 
 
-class _Walk:
-    """One pass over the head of a model file, `at` being the offset of the next byte."""
+class _Cursor:
+    """A place in a model file, `at` being the offset of the next byte."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path = path
         self.data = data
         self.at = 0
-        self.metadata: dict[str, Value] = {}
-        self.array_lengths: dict[str, int] = {}
-        self.cache_bytes_per_token = 0
 
     def take(self, length: int) -> bytes:
         self.skip(length)
@@ -122,6 +117,9 @@ class _Walk:
             )
         self.at += length
 
+    def align(self, alignment: int) -> None:
+        self.at += -self.at % alignment
+
     def number(self, code: str) -> int:
         (value,) = struct.unpack_from("<" + code, self.data, self.at)
         self.at += struct.calcsize(code)
@@ -130,150 +128,186 @@ class _Walk:
     def refuse(self, why: str) -> ModelFileError:
         return ModelFileError(f"The model file {self.path} cannot be used: {why}.")
 
-    # -- GGUF ---------------------------------------------------------------------------
 
-    def gguf(self) -> None:
-        version = self.number("I")
-        if version not in (2, 3):
-            raise self.refuse(f"it is GGUF version {version}, and versions 2 and 3 are supported")
-        tensor_count, pair_count = self.number("Q"), self.number("Q")
-        for _ in range(pair_count):
-            key = self.gguf_string()
-            self.metadata[key] = self.gguf_value(key, self.number("I"))
-        self.check_kind()
-        self.check_gguf_shape()
-        names, end = set(), 0
-        for _ in range(tensor_count):
-            name, tensor_end = self.gguf_tensor()
-            names.add(name)
-            end = max(end, tensor_end)
-        if "output.weight" not in names:
-            raise self.refuse("it has no output.weight (ctransformers 0.2.27 needs it untied)")
-        alignment = self.metadata.get("general.alignment") or _GGUF_DEFAULT_ALIGNMENT
-        if not isinstance(alignment, int) or alignment < 1:
-            raise self.refuse("its alignment is not a positive number")
-        self.at += -self.at % alignment
-        self.skip(end)
+# -- GGUF -------------------------------------------------------------------------------------
 
-    def gguf_string(self) -> str:
-        return self.take(self.number("Q")).decode("utf-8", "replace")
 
-    def gguf_value(self, key: str, kind: int) -> Value:
-        if kind == _GGUF_STRING:
-            return self.gguf_string()
+@dataclass(slots=True)
+class _Metadata:
+    """The key-value pairs of a GGUF file; of its arrays, the lengths."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    array_lengths: dict[str, int] = field(default_factory=dict)
+
+
+def _read_gguf(cursor: _Cursor) -> ModelFile:
+    version = cursor.number("I")
+    if version not in (2, 3):
+        raise cursor.refuse(f"it is GGUF version {version}, and versions 2 and 3 are supported")
+    tensor_count, pair_count = cursor.number("Q"), cursor.number("Q")
+    metadata = _read_metadata(cursor, pair_count)
+    _check_architecture(cursor, metadata)
+    _check_vocabulary(cursor, metadata)
+    cache_bytes = _check_gguf_shape(cursor, metadata.values)
+    _check_gguf_tensors(cursor, metadata.values, tensor_count)
+    template = metadata.values.get("tokenizer.chat_template")
+    shown = template if isinstance(template, str) else ""
+    return ModelFile(cursor.path, len(cursor.data), "gguf", shown, cache_bytes)
+
+
+def _read_metadata(cursor: _Cursor, pair_count: int) -> _Metadata:
+    metadata = _Metadata()
+    for _ in range(pair_count):
+        key, kind = _read_string(cursor), cursor.number("I")
         if kind == _GGUF_ARRAY:
-            item_kind, count = self.number("I"), self.number("Q")
-            self.array_lengths[key] = count
-            self.skip_gguf_array(item_kind, count)
-            return None
-        if kind not in _GGUF_SCALARS:
-            raise self.refuse("its metadata is damaged")
-        (value,) = struct.unpack("<" + _GGUF_SCALARS[kind], self.take(_size_of(kind)))
-        return value if isinstance(value, int | float) else None
-
-    def skip_gguf_array(self, kind: int, count: int) -> None:
-        if kind == _GGUF_STRING:
-            for _ in range(count):
-                self.skip(self.number("Q"))
-        elif kind in _GGUF_SCALARS:
-            self.skip(count * _size_of(kind))
+            metadata.array_lengths[key] = _skip_array(cursor)
+            metadata.values[key] = None
         else:
-            raise self.refuse("its metadata is damaged")
+            metadata.values[key] = _read_value(cursor, kind)
+    return metadata
 
-    def check_kind(self) -> None:
-        architecture = self.metadata.get("general.architecture")
-        if architecture != "llama":
-            raise self.refuse(f"its architecture is {architecture}, and only llama is supported")
-        if self.metadata.get("tokenizer.ggml.model") != "llama":
-            raise self.refuse("its vocabulary is not SentencePiece, which ctransformers needs")
-        if "tokenizer.ggml.scores" not in self.array_lengths:
-            raise self.refuse("its vocabulary has no scores, which ctransformers needs")
 
-    def check_gguf_shape(self) -> None:
-        embedding = self.hyper_parameter("llama.embedding_length")
-        heads = self.hyper_parameter("llama.attention.head_count")
-        kv_heads = self.hyper_parameter("llama.attention.head_count_kv", heads)
-        layers = self.hyper_parameter("llama.block_count")
-        self.hyper_parameter("llama.feed_forward_length")
-        self.check_heads(embedding, heads, self.metadata.get("llama.rope.dimension_count"))
-        if heads % kv_heads:
-            raise self.refuse("its numbers of attention heads do not fit together")
-        width = embedding // heads * kv_heads
-        self.cache_bytes_per_token = layers * width * _KEY_AND_VALUE_BYTES
-        tokens = self.array_lengths.get("tokenizer.ggml.tokens", 0)
-        for name in ("tokens", "scores", "token_type"):
-            if self.array_lengths.get(f"tokenizer.ggml.{name}") != tokens:
-                raise self.refuse("its vocabulary is incomplete")
-        for name in ("bos", "eos"):
-            index = self.metadata.get(f"tokenizer.ggml.{name}_token_id", 0)
-            if not isinstance(index, int) or not 0 <= index < tokens:
-                raise self.refuse(f"its {name} token is not in its vocabulary")
+def _read_string(cursor: _Cursor) -> str:
+    return cursor.take(cursor.number("Q")).decode("utf-8", "replace")
 
-    def hyper_parameter(self, key: str, default: int = 0) -> int:
-        value = self.metadata.get(key, default)
-        if not isinstance(value, int) or not 0 < value <= _MAX_HYPER_PARAMETER:
-            raise self.refuse(f"its {key} is {value}")
-        return value
 
-    def gguf_tensor(self) -> tuple[str, int]:
-        name = self.gguf_string()
-        dimensions = [self.number("Q") for _ in range(self.dimension_count())]
-        kind, offset = self.number("I"), self.number("Q")
-        return name, offset + self.tensor_bytes(dimensions, kind)
+def _read_value(cursor: _Cursor, kind: int) -> Value:
+    if kind == _GGUF_STRING:
+        return _read_string(cursor)
+    if kind not in _GGUF_SCALARS:
+        raise cursor.refuse("its metadata is damaged")
+    (value,) = struct.unpack("<" + _GGUF_SCALARS[kind], cursor.take(_size_of(kind)))
+    return value if isinstance(value, int | float) else None
 
-    # -- ggjt ---------------------------------------------------------------------------
 
-    def ggjt(self) -> None:
-        version = self.number("I")
-        if version != 3:
-            raise self.refuse(f"it is GGML 'ggjt' version {version}, and version 3 is supported")
-        vocabulary_size, embedding, multiple = (self.number("I") for _ in range(3))
-        heads, layers, rotated = (self.number("I") for _ in range(3))
-        self.skip(4)  # ftype: informative, every tensor tells its own type
-        if not all(0 < n <= _MAX_HYPER_PARAMETER for n in (embedding, multiple, heads, layers)):
-            raise self.refuse("its hyper-parameters are damaged")
-        self.check_heads(embedding, heads, rotated)
-        self.cache_bytes_per_token = layers * embedding * _KEY_AND_VALUE_BYTES
-        for _ in range(vocabulary_size):
-            self.skip(self.number("I") + 4)  # the token's bytes and its f32 score
-        if self.at == len(self.data):
-            raise self.refuse("it has no tensors")
-        while self.at < len(self.data):
-            self.ggjt_tensor()
-
-    def ggjt_tensor(self) -> None:
-        dimension_count = self.dimension_count()
-        name_length, kind = self.number("I"), self.number("I")
-        dimensions = [self.number("I") for _ in range(dimension_count)]
-        self.skip(name_length)
-        self.at += -self.at % _GGJT_ALIGNMENT
-        self.skip(self.tensor_bytes(dimensions, kind))
-
-    # -- both ---------------------------------------------------------------------------
-
-    # ggml divides by these, and asserts that every head is rotated whole.
-    def check_heads(self, embedding: int, heads: int, rotated: Value) -> None:
-        is_whole = embedding % heads == 0 and rotated in (None, embedding // heads)
-        if not is_whole:
-            raise self.refuse("its numbers of attention heads do not fit together")
-
-    def dimension_count(self) -> int:
-        count = self.number("I")
-        if not 1 <= count <= _MAX_DIMENSIONS:
-            raise self.refuse("its list of tensors is damaged")
-        return count
-
-    def tensor_bytes(self, dimensions: list[int], kind: int) -> int:
-        if kind not in _BLOCKS:
-            raise self.refuse(f"it uses tensor type {kind}, which ctransformers 0.2.27 cannot read")
-        if len(dimensions) == 1 and kind != _F32:  # norms: ggml asserts it at the first token
-            raise self.refuse("one of its one-dimensional tensors is not F32")
-        values = 1
-        for dimension in dimensions:
-            values *= dimension
-        block_values, block_bytes = _BLOCKS[kind]
-        return values // block_values * block_bytes
+# Returns the number of items.
+def _skip_array(cursor: _Cursor) -> int:
+    kind, count = cursor.number("I"), cursor.number("Q")
+    if kind == _GGUF_STRING:
+        for _ in range(count):
+            cursor.skip(cursor.number("Q"))
+    elif kind in _GGUF_SCALARS:
+        cursor.skip(count * _size_of(kind))
+    else:
+        raise cursor.refuse("its metadata is damaged")
+    return count
 
 
 def _size_of(kind: int) -> int:
     return struct.calcsize("<" + _GGUF_SCALARS[kind])
+
+
+def _check_architecture(cursor: _Cursor, metadata: _Metadata) -> None:
+    architecture = metadata.values.get("general.architecture")
+    if architecture != "llama":
+        raise cursor.refuse(f"its architecture is {architecture}, and only llama is supported")
+    if metadata.values.get("tokenizer.ggml.model") != "llama":
+        raise cursor.refuse("its vocabulary is not SentencePiece, which ctransformers needs")
+    if "tokenizer.ggml.scores" not in metadata.array_lengths:
+        raise cursor.refuse("its vocabulary has no scores, which ctransformers needs")
+
+
+def _check_vocabulary(cursor: _Cursor, metadata: _Metadata) -> None:
+    lengths = metadata.array_lengths
+    tokens = lengths.get("tokenizer.ggml.tokens", 0)
+    if any(
+        lengths.get(f"tokenizer.ggml.{name}") != tokens
+        for name in ("tokens", "scores", "token_type")
+    ):
+        raise cursor.refuse("its vocabulary is incomplete")
+    for name in ("bos", "eos"):
+        index = metadata.values.get(f"tokenizer.ggml.{name}_token_id", 0)
+        if not isinstance(index, int) or not 0 <= index < tokens:
+            raise cursor.refuse(f"its {name} token is not in its vocabulary")
+
+
+# Returns the bytes that a token takes in the KV cache.
+def _check_gguf_shape(cursor: _Cursor, values: Mapping[str, Value]) -> int:
+    def size(key: str, default: int = 0) -> int:
+        value = values.get(f"llama.{key}", default)
+        if not isinstance(value, int) or not 0 < value <= _MAX_HYPER_PARAMETER:
+            raise cursor.refuse(f"its llama.{key} is {value}")
+        return value
+
+    embedding, heads = size("embedding_length"), size("attention.head_count")
+    kv_heads = size("attention.head_count_kv", heads)
+    layers = size("block_count")
+    size("feed_forward_length")
+    _check_heads(cursor, embedding, heads, values.get("llama.rope.dimension_count"))
+    if heads % kv_heads:
+        raise cursor.refuse("its numbers of attention heads do not fit together")
+    return layers * (embedding // heads * kv_heads) * _KEY_AND_VALUE_BYTES
+
+
+def _check_gguf_tensors(cursor: _Cursor, values: Mapping[str, Value], count: int) -> None:
+    names, end = set(), 0
+    for _ in range(count):
+        names.add(_read_string(cursor))
+        dimensions = [cursor.number("Q") for _ in range(_dimension_count(cursor))]
+        kind, offset = cursor.number("I"), cursor.number("Q")
+        end = max(end, offset + _tensor_bytes(cursor, dimensions, kind))
+    if "output.weight" not in names:
+        raise cursor.refuse("it has no output.weight (ctransformers 0.2.27 needs it untied)")
+    alignment = values.get("general.alignment") or _GGUF_DEFAULT_ALIGNMENT
+    if not isinstance(alignment, int) or alignment < 1:
+        raise cursor.refuse("its alignment is not a positive number")
+    cursor.align(alignment)
+    cursor.skip(end)
+
+
+# -- ggjt -------------------------------------------------------------------------------------
+
+
+def _read_ggjt(cursor: _Cursor) -> ModelFile:
+    version = cursor.number("I")
+    if version != 3:
+        raise cursor.refuse(f"it is GGML 'ggjt' version {version}, and version 3 is supported")
+    vocabulary_size, embedding, multiple = (cursor.number("I") for _ in range(3))
+    heads, layers, rotated = (cursor.number("I") for _ in range(3))
+    cursor.skip(4)  # ftype: informative, every tensor tells its own type
+    if not all(0 < n <= _MAX_HYPER_PARAMETER for n in (embedding, multiple, heads, layers)):
+        raise cursor.refuse("its hyper-parameters are damaged")
+    _check_heads(cursor, embedding, heads, rotated)
+    for _ in range(vocabulary_size):
+        cursor.skip(cursor.number("I") + 4)  # the token's bytes and its f32 score
+    if cursor.at == len(cursor.data):
+        raise cursor.refuse("it has no tensors")
+    while cursor.at < len(cursor.data):
+        _skip_ggjt_tensor(cursor)
+    cache_bytes = layers * embedding * _KEY_AND_VALUE_BYTES
+    return ModelFile(cursor.path, len(cursor.data), "llama", "", cache_bytes)
+
+
+def _skip_ggjt_tensor(cursor: _Cursor) -> None:
+    dimension_count = _dimension_count(cursor)
+    name_length, kind = cursor.number("I"), cursor.number("I")
+    dimensions = [cursor.number("I") for _ in range(dimension_count)]
+    cursor.skip(name_length)
+    cursor.align(_GGJT_ALIGNMENT)
+    cursor.skip(_tensor_bytes(cursor, dimensions, kind))
+
+
+# -- both -------------------------------------------------------------------------------------
+
+
+# ggml divides by these, and asserts that every head is rotated whole.
+def _check_heads(cursor: _Cursor, embedding: int, heads: int, rotated: Value) -> None:
+    is_whole = embedding % heads == 0 and rotated in (None, embedding // heads)
+    if not is_whole:
+        raise cursor.refuse("its numbers of attention heads do not fit together")
+
+
+def _dimension_count(cursor: _Cursor) -> int:
+    count = cursor.number("I")
+    if not 1 <= count <= _MAX_DIMENSIONS:
+        raise cursor.refuse("its list of tensors is damaged")
+    return count
+
+
+def _tensor_bytes(cursor: _Cursor, dimensions: Sequence[int], kind: int) -> int:
+    if kind not in _BLOCKS:
+        raise cursor.refuse(f"it uses tensor type {kind}, which ctransformers 0.2.27 cannot read")
+    if len(dimensions) == 1 and kind != _F32:  # norms: ggml asserts it at the first token
+        raise cursor.refuse("one of its one-dimensional tensors is not F32")
+    block_values, block_bytes = _BLOCKS[kind]
+    return math.prod(dimensions) // block_values * block_bytes

@@ -13,7 +13,8 @@ import re2
 
 from server.model.prompt.conversation import Conversation
 
-_MEMORY_BYTES = 64 * 2**20  # most that RE2's automaton may take
+_MEMORY_BYTES = 8 * 2**20  # most that RE2's automaton may take, for each opening
+_SEARCHED = 1000  # characters, at the start of a question and at its end
 
 
 class BadPattern(Exception):
@@ -57,6 +58,8 @@ class Openings:
 
     # As patterns are written: lower case, straight apostrophes, one blank between words.
     def _simplify(self, text: str) -> str:
+        if len(text) > 2 * _SEARCHED:
+            text = f"{text[:_SEARCHED]} {text[-_SEARCHED:]}"
         plain = " ".join(text.lower().replace("\u2019", "'").split())
         return self.harmless.sub(" ~ ", plain) if self.harmless else plain
 

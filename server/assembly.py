@@ -1,0 +1,123 @@
+"""From the options to the parts of a server: engine settings, routes, limits."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from server.api.access import Access
+from server.api.clients import ClientAddresses
+from server.api.completions import Completions
+from server.api.messages import ChatLimits
+from server.api.metrics import Metrics
+from server.api.monitoring import Status
+from server.api.prompt import Prompts
+from server.api.reply import Asking
+from server.api.routes import Routes
+from server.http.assets import load_assets
+from server.http.request import ParserLimits
+from server.http.state import ConnectionLimits
+from server.model.errors import ModelFileError
+from server.model.files import catalog, modelfile
+from server.model.files.footprint import check_fits, memory_to_be_had
+from server.model.loader import AUTO_TEMPLATE, EngineSettings
+from server.model.machine.governor import EffortSettings
+from server.model.machine.thermometer import Thermometer
+from server.model.prompt.persona import find_persona, load_persona
+from server.model.worker import Worker
+from server.options import Options
+
+_CLIENT_DIRECTORY = Path(__file__).resolve().parents[1] / "client"
+
+
+class StartError(Exception):
+    """The server cannot start; `str(error)` is one sentence. Exit status 1."""
+
+
+def engine_settings(options: Options) -> EngineSettings:
+    """What the engine needs, from the options and the catalogue.
+
+    Raises:
+        ModelFileError: if there is no such model file, or it cannot be used.
+        StartError: if a temperature is to be kept and there is none to read.
+    """
+    model = catalog.find(options.model)
+    template = options.template
+    if isinstance(model, catalog.CatalogModel):
+        path = model.path
+        if not model.is_fetched:
+            command = f"python -m server.model.fetch {model.name}"
+            raise ModelFileError(f"The model {model.name} is not here yet: run `{command}`.")
+        template = model.template if template == AUTO_TEMPLATE else template
+    else:
+        path = model
+    # The engine looks again when it loads; here a wrong file is told before anything opens.
+    check_fits(modelfile.inspect(path), options.context, options.contexts, memory_to_be_had())
+    own = model.persona if isinstance(model, catalog.CatalogModel) else catalog.DEFAULT_PERSONA
+    persona = load_persona(find_persona(options.persona or own))
+    effort = _effort_settings(options)
+    return EngineSettings(path, persona, template, options.context, options.contexts, effort)
+
+
+def sampling_temperature(options: Options) -> float:
+    """What was chosen, else what suits the model."""
+    if options.temperature is not None:
+        return options.temperature
+    model = catalog.find(options.model)
+    if isinstance(model, catalog.CatalogModel):
+        return model.temperature
+    return catalog.DEFAULT_TEMPERATURE
+
+
+def _effort_settings(options: Options) -> EffortSettings:
+    thermometer = Thermometer()
+    if options.max_temperature is not None and thermometer.celsius() is None:
+        raise StartError(
+            "This machine does not tell its temperature (there is no thermal zone under "
+            "/sys/class/thermal): leave --max-temperature out."
+        )
+    return EffortSettings(options.threads, options.max_temperature, thermometer)
+
+
+def model_name(options: Options) -> str:
+    """What /status and the API call the model."""
+    model = catalog.find(options.model)
+    return model.name if isinstance(model, catalog.CatalogModel) else model.stem
+
+
+def connection_limits(options: Options) -> ConnectionLimits:
+    """The limits of every connection."""
+    return ConnectionLimits(
+        header_timeout_s=options.header_timeout,
+        body_timeout_s=options.body_timeout,
+        idle_timeout_s=options.idle_timeout,
+        stalled_timeout_s=options.stalled_timeout,
+        vanished_timeout_s=options.vanished_timeout,
+        connections=options.connections,
+        parser=ParserLimits(
+            request_line_bytes=options.max_request_line,
+            header_bytes=options.max_header,
+            header_count=options.max_header_lines,
+        ),
+    )
+
+
+def assemble_routes(
+    options: Options,
+    worker: Worker,
+    metrics: Metrics,
+    model_name: str,
+    count_connections: Callable[[], int],
+) -> Routes:
+    """The application: every path, with what answers it."""
+    access = Access(options.api_key, options.cors_origin)
+    limits = ChatLimits(options.max_body, options.max_tokens, sampling_temperature(options))
+    addresses = ClientAddresses(options.trusted_proxy)
+    asking = Asking(worker, addresses, metrics.observe_refusal)
+    return Routes(
+        load_assets(_CLIENT_DIRECTORY),
+        Status(worker, metrics, model_name, count_connections),
+        Prompts(asking, access, limits, options.max_json_body),
+        Completions(asking, access, limits, options.max_json_body, model_name),
+        access,
+        model_name,
+        options.max_body,
+    )

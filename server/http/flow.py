@@ -1,0 +1,61 @@
+"""Backpressure: a client that does not read what it is sent.
+
+Owns, for one connection, whether the kernel takes no more (`is_stalled`) and how much was unsent at
+the last look. Knows nothing of requests; the connection decides what follows.
+"""
+
+import asyncio
+import socket
+
+
+class Flow:
+    """What one client has left unread.
+
+    Args:
+        transport: of the connection.
+        vanished_timeout_s: TCP_USER_TIMEOUT while the client reads.
+    """
+
+    __slots__ = ("_transport", "_unsent_bytes", "_vanished_timeout_s", "is_stalled")
+
+    def __init__(self, transport: asyncio.Transport, vanished_timeout_s: float) -> None:
+        # No byte may wait in the buffer, so that `pause_writing` means that the kernel takes no
+        # more; with uvloop's default of 64 KiB a stalled reader would never be noticed.
+        transport.set_write_buffer_limits(high=0)
+        self._transport = transport
+        self._vanished_timeout_s = vanished_timeout_s
+        self._unsent_bytes = 0  # there would be, had the client read nothing since the last look
+        self.is_stalled = False
+
+    def pause(self) -> None:
+        """The kernel takes no more."""
+        self.is_stalled = True
+        # With a full window, TCP_USER_TIMEOUT mistakes a slow reader for a vanished peer (seen:
+        # 18 s at 15 s of it). While the window is full, the connection's own deadline decides.
+        self._set_user_timeout(0)
+        self.look()
+
+    def resume(self) -> None:
+        """The client has read everything."""
+        self.is_stalled = False
+        self._set_user_timeout(self._vanished_timeout_s)
+
+    def write(self, data: bytes) -> None:
+        """Send `data`; this may stall the client, and then counts `data` itself."""
+        if self.is_stalled:
+            self._unsent_bytes += len(data)
+        self._transport.write(data)
+
+    def look(self) -> None:
+        """Remember how much is unsent now."""
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether a stalled client has read anything since the last look: slow, but alive."""
+        return self._transport.get_write_buffer_size() < self._unsent_bytes
+
+    def _set_user_timeout(self, seconds: float) -> None:
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * seconds))
