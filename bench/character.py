@@ -32,7 +32,7 @@ from server.model.engine import Engine
 from server.model.files.catalog import CATALOG
 from server.model.job import Progress
 from server.model.loader import load_engine
-from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
 
@@ -42,7 +42,7 @@ _SUBJECTS = ("socrates", "few-shot", "one line")
 _SHOWN_TALKS = 10
 _MOST_TOKENS = 200  # of an answer: what is longer has failed to be brief anyway
 
-Talk = list[Exchange]
+Talk = list[Turn]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Subject:
     engine: Engine
     sampling: Sampling
 
-    def answer(self, message: str, before: Sequence[Exchange], seed: int) -> str:
+    def answer(self, message: str, before: Sequence[Turn], seed: int) -> str:
         """The answer to `message`."""
         prompt = self.engine.write_prompt(Conversation(message, tuple(before)))
         sampling = replace(self.sampling, seed=seed)
@@ -65,7 +65,7 @@ class Subject:
         talk: Talk = []
         for turn, message in enumerate(messages):
             answer = self.answer(message, talk, 1000 * seed + turn)
-            talk.append(Exchange(message, answer or "..."))
+            talk.append(Turn(message, answer or "..."))
         return talk
 
 
@@ -100,7 +100,7 @@ def main() -> None:
         print(f"\nTalk {index}")
         _print_talk(next(iter(found.values())).talks[index])
     talks = {
-        name: [[[turn.user, turn.answer] for turn in talk] for talk in findings.talks]
+        name: [[[turn.question, turn.answer] for turn in talk] for talk in findings.talks]
         for name, findings in found.items()
     }
     finish("character", card, {"shares": shares, "talks": talks})
@@ -159,9 +159,9 @@ def _shares(findings: Findings) -> dict[str, float]:
     for name, rule in RULES.items():
         verdicts: list[bool | None] = []
         for talk in [*findings.singles, *findings.talks]:
-            for turn, exchange in enumerate(talk):
-                before = [earlier.answer for earlier in talk[:turn]]
-                verdicts.append(rule(exchange.user, exchange.answer, before))
+            for index, turn in enumerate(talk):
+                before = [earlier.answer for earlier in talk[:index]]
+                verdicts.append(rule(turn.question, turn.answer, before))
         shares[name] = _share([verdict for verdict in verdicts if verdict is not None])
     shares["remembers"] = _share(
         [bool(re.search(e, talk[-1].answer, re.I)) for talk, e in findings.memory]
@@ -184,8 +184,8 @@ def _print_table(shares: dict[str, dict[str, float]]) -> None:
 
 
 def _print_talk(talk: Talk) -> None:
-    for exchange in talk:
-        print(f"  > {exchange.user}\n  {exchange.answer}")
+    for turn in talk:
+        print(f"  > {turn.question}\n  {turn.answer}")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def _servers(model: str, threads: int) -> dict[str, Server]:
 # Ours puts the persona in front by itself.
 def _with_persona(text: str) -> str:
     persona = load_persona(SOCRATES)
-    turns = [f"Visitor: {turn.user}\nSocrates: {turn.answer}" for turn in persona.examples]
+    turns = [f"Visitor: {turn.question}\nSocrates: {turn.answer}" for turn in persona.examples]
     return "\n".join([persona.system, *turns, f"Visitor: {text}\nSocrates:"])
 
 

@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
 from server.model.job import Finish
-from server.model.prompt.conversation import Exchange
+from server.model.prompt.conversation import Turn
 from tests.conftest import require
 from tests.inprocess import InProcessServer
 from tests.support import PATIENCE_S, ROOT, FakeEngine, find_chromium, prompt_request, wait_until
@@ -455,16 +455,16 @@ def ask_in_turn(page, *questions):
         expect(last_note(page)).to_contain_text("Copy")
 
 
-def exchanges_told(server):
+def turns_told(server):
     """What the last question brought along."""
-    return server.engine.conversations[-1].exchanges
+    return server.engine.conversations[-1].turns
 
 
 def test_second_question_brings_the_first_along(page, gated):
     open_page(page, gated)
     gated.engine.allow(100)
     ask_in_turn(page, "1 word", "2 words")
-    assert exchanges_told(gated) == (Exchange("1 word", "word0"),)
+    assert turns_told(gated) == (Turn("1 word", "word0"),)
 
 
 def test_answer_that_broke_off_is_not_remembered(page, gated):
@@ -477,13 +477,13 @@ def test_answer_that_broke_off_is_not_remembered(page, gated):
     page.get_by_role("button", name="Retry").click()
     gated.engine.allow(1)
     expect(last_answer(page)).to_have_text("word0")
-    assert exchanges_told(gated) == ()
+    assert turns_told(gated) == ()
     gated.engine.allow(1)
     expect(last_note(page)).to_contain_text("The answer broke off here.")
     gated.engine.allow(100)
     ask(page, "1 word")
     expect(last_answer(page)).to_have_text("word0")
-    assert exchanges_told(gated) == ()
+    assert turns_told(gated) == ()
 
 
 def test_answer_that_was_stopped_is_remembered(page, gated):
@@ -496,7 +496,7 @@ def test_answer_that_was_stopped_is_remembered(page, gated):
     gated.engine.allow(100)
     ask(page, "1 word")
     expect(last_answer(page)).to_have_text("word0")
-    assert exchanges_told(gated) == (Exchange("9 words", "word0"),)
+    assert turns_told(gated) == (Turn("9 words", "word0"),)
 
 
 def test_half_a_character_does_not_spoil_the_talk(page, gated):
@@ -507,7 +507,7 @@ def test_half_a_character_does_not_spoil_the_talk(page, gated):
     expect(last_note(page)).to_have_text("Copy")
     ask(page, "2 words")
     expect(last_answer(page)).to_have_text("word0 word1")
-    assert exchanges_told(gated) == (Exchange("1 word \ufffd", "word0"),)
+    assert turns_told(gated) == (Turn("1 word \ufffd", "word0"),)
 
 
 def test_memory_can_be_turned_off_and_stays_off(page, gated):
@@ -517,7 +517,7 @@ def test_memory_can_be_turned_off_and_stays_off(page, gated):
     page.reload()
     expect(page.get_by_role("button", name="Memory")).to_have_attribute("aria-pressed", "false")
     ask_in_turn(page, "1 word", "2 words")
-    assert exchanges_told(gated) == ()
+    assert turns_told(gated) == ()
 
 
 def test_key_is_asked_for_and_remembered(page):

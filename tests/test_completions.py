@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from server.model.prompt.conversation import Exchange
+from server.model.prompt.conversation import Turn
 from tests.inprocess import InProcessServer
 from tests.support import FakeEngine, parse_response, read_all, read_until, wait_until
 
@@ -125,7 +125,7 @@ def test_talk_and_system_reach_the_engine(server):
     assert server.request("POST", ADDRESS, body, JSON)[0] == 200
     asked = server.engine.conversations[-1]
     assert asked.system == "Be brief."
-    assert asked.exchanges == (Exchange("a", "b"),)
+    assert asked.turns == (Turn("a", "b"),)
 
 
 def error_of(body):

@@ -21,7 +21,7 @@ from server.model.job import Finish, Loading, Progress, Stage
 from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import EffortSettings
 from server.model.machine.thermometer import Thermometer
-from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
 from tests.tiny_model import write_tiny_model
@@ -199,7 +199,7 @@ def test_answer_ended_by_a_stop_text_does_not_come_back_with_it(engine):
     pieces, _ = say(engine, "What is courage?", GREEDY)
     text = "".join(pieces)
     stop = text[12:16]
-    talk = Conversation("Go on.", (Exchange("What is courage?", text[:12]),))
+    talk = Conversation("Go on.", (Turn("What is courage?", text[:12]),))
     before = engine.write_prompt(talk)
     pieces, progress = say(engine, "What is courage?", dataclasses.replace(GREEDY, stop=(stop,)))
     assert progress.finish is Finish.STOP

@@ -6,7 +6,7 @@ import pytest
 
 from server.api.messages import ChatLimits, read_chat_request, read_conversation, read_object
 from server.http.errors import BadRequest, ContentTooLarge
-from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.conversation import Conversation, Turn
 from server.model.sampler import Sampling
 
 LIMITS = ChatLimits(message_bytes=1000, max_tokens=500, temperature=0.7)
@@ -25,11 +25,11 @@ TALKS = [
     ([("user", "a")], Conversation("a")),
     ([("system", "s"), ("user", "a")], Conversation("a", (), "s")),
     ([("developer", "s"), ("user", "a"), ("system", "t")], Conversation("a", (), "s\n\nt")),
-    ([("user", "a"), ("assistant", "b"), ("user", "c")], Conversation("c", (Exchange("a", "b"),))),
+    ([("user", "a"), ("assistant", "b"), ("user", "c")], Conversation("c", (Turn("a", "b"),))),
     ([("user", "a"), ("user", "b")], Conversation("a\nb")),
-    ([("user", "a"), ("assistant", "b"), ("assistant", "c"), ("user", "d")], Conversation("d", (Exchange("a", "b\nc"),))),
-    ([("assistant", "b"), ("user", "c")], Conversation("c", (Exchange("...", "b"),))),
-    ([("user", "a"), ("assistant", None), ("user", "c")], Conversation("c", (Exchange("a", ""),))),
+    ([("user", "a"), ("assistant", "b"), ("assistant", "c"), ("user", "d")], Conversation("d", (Turn("a", "b\nc"),))),
+    ([("assistant", "b"), ("user", "c")], Conversation("c", (Turn("...", "b"),))),
+    ([("user", "a"), ("assistant", None), ("user", "c")], Conversation("c", (Turn("a", ""),))),
     ([("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])], Conversation("a\nb")),
 ]  # fmt: skip
 
@@ -91,7 +91,7 @@ def test_long_text_is_refused_with_both_numbers(messages, sentence):
 
 def test_what_was_said_before_may_be_long():
     talk = [message("user", "a"), message("assistant", "x" * 5000), message("user", "b")]
-    assert read_conversation({"messages": talk}, 1000).exchanges == (Exchange("a", "x" * 5000),)
+    assert read_conversation({"messages": talk}, 1000).turns == (Turn("a", "x" * 5000),)
 
 
 def test_name_that_comes_twice_is_found_among_many():

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from server import __version__
-from server.model.prompt.conversation import Exchange
+from server.model.prompt.conversation import Turn
 from tests.inprocess import InProcessServer
 from tests.support import (
     PATIENCE_S,
@@ -94,7 +94,7 @@ def test_prompt_in_json_is_a_talk(server, content_type):
     assert (status, answer) == (200, b"word0 word1 word2 ")
     assert "Content-Type: text/plain; charset=utf-8\r\n" in head
     asked = server.engine.conversations[-1]
-    assert asked.exchanges == (Exchange("Who are you?", "Socrates."),)
+    assert asked.turns == (Turn("Who are you?", "Socrates."),)
 
 
 @pytest.mark.parametrize("content_type", JSON_TYPES)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.http.errors import BadRequest, ContentTooLarge
-from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.conversation import Conversation, Turn
 from server.model.sampler import Sampling
 
 MAX_TEMPERATURE = 2.0
@@ -87,9 +87,9 @@ def read_conversation(request: Object, message_bytes: int) -> Conversation:
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadField("messages", "must be a list of at least one message")
-    turns = [_read_message(index, value) for index, value in enumerate(messages)]
-    system = "\n\n".join(text for role, text in turns if role == "system")
-    talk = _merge([turn for turn in turns if turn[0] != "system"])
+    said = [_read_message(index, value) for index, value in enumerate(messages)]
+    system = "\n\n".join(text for role, text in said if role == "system")
+    talk = _merge([message for message in said if message[0] != "system"])
     if not talk or talk[-1][0] != "user":
         raise BadField("messages", "must end with a message of the user")
     _limit("The system messages together", system, message_bytes)
@@ -97,8 +97,8 @@ def read_conversation(request: Object, message_bytes: int) -> Conversation:
     if talk[0][0] == "assistant":
         talk.insert(0, ("user", _SILENCE))
     pairs = zip(talk[:-1:2], talk[1::2], strict=True)
-    exchanges = tuple(Exchange(user, answer) for (_, user), (_, answer) in pairs)
-    return Conversation(talk[-1][1], exchanges, system or None)
+    turns = tuple(Turn(user, answer) for (_, user), (_, answer) in pairs)
+    return Conversation(talk[-1][1], turns, system or None)
 
 
 def read_chat_request(body: bytes, limits: ChatLimits) -> ChatRequest:

@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from server.model.files.adapter import Adapter, write_adapter
-from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
 from server.model.prompt.templates import TEMPLATES, Control
 from server.model.prompt.tokenizer import HubTokenizer
@@ -245,7 +245,7 @@ def test_training_sees_what_the_server_writes(folder):
     tokenizer = HubTokenizer(folder / "tokenizer.json", frozenset({1, 2}), 259)
     persona = Persona("You are Socrates.")
     writer = PromptWriter(persona, TEMPLATES["chatml"], tokenizer, control)
-    asked = Conversation("ann", (Exchange("hello", "Who are you?"),))
+    asked = Conversation("ann", (Turn("hello", "Who are you?"),))
     prompt = list(writer.write(asked, 1000, 1000).tokens)
     assert list(lesson.ids[: len(prompt)]) == prompt
     answer = tokenizer.encode("What do you want, Ann?")

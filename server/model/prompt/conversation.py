@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class Turn:
     """One question and its answer."""
 
-    user: str
+    question: str
     answer: str
 
 
@@ -16,5 +16,5 @@ class Conversation:
     """A question, and what stood before it."""
 
     question: str
-    exchanges: tuple[Exchange, ...] = ()  # the oldest first
+    turns: tuple[Turn, ...] = ()  # the oldest first
     system: str | None = None  # instead of the persona

@@ -51,7 +51,7 @@ class Openings:
         question = self._simplify(conversation.question)
         for opening in self.openings:
             if opening.pattern.search(question):
-                asked = [self._simplify(turn.user) for turn in conversation.exchanges]
+                asked = [self._simplify(turn.question) for turn in conversation.turns]
                 times = sum(bool(opening.pattern.search(message)) for message in asked)
                 return opening.texts[min(times, len(opening.texts) - 1)]
         return ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from server.model.errors import ModelFileError
-from server.model.prompt.conversation import Exchange
+from server.model.prompt.conversation import Turn
 from server.model.prompt.openings import BadPattern, Openings, read_openings, read_text
 
 _PERSONAS = Path(__file__).parents[1] / "personas"
@@ -18,7 +18,7 @@ class Persona:
     """A character: what the model is told of itself, examples of its talk, fixed openings."""
 
     system: str
-    examples: tuple[Exchange, ...] = ()
+    examples: tuple[Turn, ...] = ()
     openings: Openings = field(default_factory=Openings)
 
 
@@ -51,7 +51,7 @@ def load_persona(path: Path) -> Persona:
     table = _read_table(path)
     try:
         examples = [
-            Exchange(read_text(row["user"]), read_text(row["answer"]))
+            Turn(read_text(row["user"]), read_text(row["answer"]))
             for row in table.get("examples", [])
         ]
         return Persona(

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from server.model.errors import PromptEmpty, PromptTooLong
-from server.model.prompt.conversation import Conversation, Exchange
+from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
 from server.model.prompt.templates import Control, Segment, Template
 from server.model.prompt.tokenizer import Tokenizer
 
-# A talk too long for the context loses its oldest exchanges, so many at a time: were it one,
-# every further question would begin with other tokens, and nothing could be reused.
-_FORGOTTEN_AT_A_TIME = 4
+# Turns are dropped four at a time: dropping one per question would change the prefix each time and
+# defeat the KV cache.
+_DROPPED_AT_A_TIME = 4
 _LEAST_QUESTION_TOKENS = 32
 
 
@@ -85,7 +85,7 @@ class PromptWriter:
             conversation: what is asked, and what was said before.
             most_tokens: of a prompt without anything before the question.
             most_of_talk: as far as the talk before it may fill up the prompt; the oldest
-                exchanges are left out for that.
+                turns are dropped for that.
 
         Raises:
             PromptEmpty: if nothing is left of the question once it is cleaned.
@@ -112,7 +112,7 @@ class PromptWriter:
                 f"for {room:,}."
             )
         talk_room = most_of_talk - len(frame.tokens) - len(question) - len(first_words)
-        turns = self._talk(conversation.exchanges, talk_room)
+        turns = self._talk(conversation.turns, talk_room)
         talk = [token for turn in turns for token in turn.tokens]
         return Prompt(
             [*frame.tokens, *talk, *question, *first_words],
@@ -125,33 +125,33 @@ class PromptWriter:
         before, rest = _split(self._template.first_user)
         tokens = self._encode(before, system=persona.system)
         for example in persona.examples:
-            tokens += self._encode(rest, user=example.user)
+            tokens += self._encode(rest, user=example.question)
             tokens += self._encode(self._template.answer, answer=example.answer)
             before, rest = _split(self._template.user)
             tokens += self._encode(before)
         return _Frame(tokens, rest)
 
-    # The latest exchanges that have room, the oldest left out in steps. Each is the tokens
-    # between one user's words and the next, so that any may be left out without a change to
-    # the others. From the end, so that what is left out costs nothing.
-    def _talk(self, exchanges: Sequence[Exchange], room: int) -> "list[_Turn]":
-        turns: list[_Turn] = []
-        for exchange in reversed(exchanges):
-            turn = self._encode_exchange(exchange)
-            room -= len(turn.tokens)
+    # The latest turns that have room; the oldest are dropped in steps. Each is the tokens between
+    # one user's words and the next, so that any may be dropped without a change to the others.
+    # From the end, so that what is dropped costs nothing.
+    def _talk(self, turns: Sequence[Turn], room: int) -> "list[_EncodedTurn]":
+        kept: list[_EncodedTurn] = []
+        for turn in reversed(turns):
+            encoded = self._encode_turn(turn)
+            room -= len(encoded.tokens)
             if room < 0:
                 break
-            turns.append(turn)
-        forgotten = len(exchanges) - len(turns)
-        in_steps = -(-forgotten // _FORGOTTEN_AT_A_TIME) * _FORGOTTEN_AT_A_TIME
-        turns = turns[: len(exchanges) - in_steps] or turns[:1]
-        return turns[::-1]
+            kept.append(encoded)
+        dropped = len(turns) - len(kept)
+        in_steps = -(-dropped // _DROPPED_AT_A_TIME) * _DROPPED_AT_A_TIME
+        kept = kept[: len(turns) - in_steps] or kept[:1]
+        return kept[::-1]
 
-    def _encode_exchange(self, exchange: Exchange) -> "_Turn":
+    def _encode_turn(self, turn: Turn) -> "_EncodedTurn":
         before, rest = _split(self._template.user)
-        question = self._encode(rest, user=self._clean(exchange.user))
-        spoken, marks = self._encode_answer(exchange.answer)
-        return _Turn([*question, *spoken, *marks, *self._encode(before)], spoken)
+        question = self._encode(rest, user=self._clean(turn.question))
+        spoken, marks = self._encode_answer(turn.answer)
+        return _EncodedTurn([*question, *spoken, *marks, *self._encode(before)], spoken)
 
     # The answer and the marks after it. Where it was spoken here, just as it was.
     def _encode_answer(self, text: str) -> tuple[Sequence[int], list[int]]:
@@ -194,8 +194,8 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """One exchange of the talk."""
+class _EncodedTurn:
+    """One turn of the conversation, encoded."""
 
     tokens: Sequence[int]
     answer: Sequence[int]  # the part of `tokens` that was said
