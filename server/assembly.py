@@ -10,7 +10,7 @@ from server.api.messages import ChatLimits
 from server.api.metrics import Metrics
 from server.api.monitoring import Status
 from server.api.prompt import Prompts
-from server.api.reply import Asking
+from server.api.reply import Replies
 from server.api.routes import Routes
 from server.http.assets import load_assets
 from server.http.request import ParserLimits
@@ -111,12 +111,12 @@ def assemble_routes(
     access = Access(options.api_key, options.cors_origin)
     limits = ChatLimits(options.max_body, options.max_tokens, sampling_temperature(options))
     addresses = ClientAddresses(options.trusted_proxy)
-    asking = Asking(worker, addresses, metrics.observe_refusal)
+    replies = Replies(worker, addresses, metrics.observe_refusal)
     return Routes(
         load_assets(_CLIENT_DIRECTORY),
         Status(worker, metrics, model_name, count_connections),
-        Prompts(asking, access, limits, options.max_json_body),
-        Completions(asking, access, limits, options.max_json_body, model_name),
+        Prompts(replies, limits, options.max_json_body),
+        Completions(replies, limits, options.max_json_body, model_name),
         access,
         model_name,
         options.max_body,

@@ -7,48 +7,33 @@ and one line.
 """
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, NoReturn
 
 from server import __version__
-from server.api.clients import Network, parse_networks
+from server.bounds import Real, Whole
+
+Network = IPv4Network | IPv6Network
 
 _PREFIX = "SOCRATES_"
-_MOST_DIGITS = 20
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-        if not is_number or not least <= int(text) <= most:
-            raise ValueError(f"wants a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
+    return Whole(least, most).parse
 
 
 def _real(least: float, most: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        wanted = ValueError(f"wants a number from {least:g} to {most:g}")
-        try:
-            value = float(text)
-        except ValueError:
-            raise wanted from None
-        if not (math.isfinite(value) and least <= value <= most):
-            raise wanted
-        return value
-
-    return parse
+    return Real(least, most).parse
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"wants one of {', '.join(choices)}")
+            raise ValueError(f"must be one of {', '.join(choices)}")
         return text
 
     return parse
@@ -58,22 +43,27 @@ def _threads(text: str) -> int | None:
     if text == "auto":
         return None
     try:
-        return _whole(1, 256)(text)
+        return Whole(1, 256).parse(text)
     except ValueError as error:
-        raise ValueError(f"wants auto, or {str(error).removeprefix('wants ')}") from None
+        raise ValueError(f"must be auto, or {str(error).removeprefix('must be ')}") from None
 
 
-def _networks(text: str) -> tuple[Network, ...]:
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Addresses and networks (10.0.0.0/8), separated by commas.
+
+    Raises:
+        ValueError: if one is neither.
+    """
     try:
-        return parse_networks(text)
+        return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
     except ValueError:
-        raise ValueError("wants addresses or networks, such as 10.0.0.0/8,::1") from None
+        raise ValueError("must be addresses or networks, such as 10.0.0.0/8,::1") from None
 
 
 # RFC 6750 section 2.1 has fewer characters; these are all that a header field carries safely.
 def _key(text: str) -> str:
     if not text or not all("!" <= letter <= "~" for letter in text):
-        raise ValueError("wants visible ASCII characters without blanks")
+        raise ValueError("must be visible ASCII characters without blanks")
     return text
 
 
@@ -125,7 +115,10 @@ class Options:
     # one answer
     max_tokens: int = _option(500, _whole(1, 131072), "most tokens of one answer")
     temperature: float | None = _option(
-        None, _real(0, 2), "0 is the likeliest answer, 2 is wild", "the model's own, 0.5 or 0.6"
+        None,
+        _real(0, 2),
+        "0 is the likeliest answer, 2 is wild",
+        "the model's own, 0.5 or 0.6",
     )
     # who waits
     # Queued prompts cost nothing, but nobody waits for the seventeenth answer.
@@ -134,7 +127,7 @@ class Options:
     # who may ask
     trusted_proxy: tuple[Network, ...] = _option(
         (),
-        _networks,
+        parse_networks,
         "addresses and networks of proxies whose X-Forwarded-For is believed",
         "none",
     )

@@ -166,13 +166,14 @@ class FakeApplication:
     def body_limit(self, head):
         return self.limit
 
-    def prepared(self, head):
+    def cached_response(self, head):
         return None
 
-    def present(self, head, error):
+    def render_error(self, head, error):
         return error
 
-    def handle(self, head, body, exchange):
+    def handle(self, exchange):
+        head, body = exchange.head, exchange.body
         self.requests.append((head, body))
         if head.path == "/later":
             self.exchange = exchange

@@ -3,9 +3,10 @@
 import pytest
 
 from server.api.access import Access
-from server.api.clients import ClientAddresses, parse_networks
+from server.api.clients import ClientAddresses
 from server.http.errors import Unauthorized
 from server.http.request import RequestHead
+from server.options import parse_networks
 
 PROXY = parse_networks("127.0.0.1, 10.0.0.0/8, fd00::/8")
 
@@ -36,7 +37,7 @@ def test_client(trusted, peer, forwarded_for, client):
 
 
 def test_what_is_no_network_is_refused():
-    with pytest.raises(ValueError, match="everybody"):
+    with pytest.raises(ValueError, match="must be addresses or networks"):
         parse_networks("127.0.0.1,everybody")
 
 

@@ -267,7 +267,7 @@ def test_without_the_option_there_is_no_cors(server):
 
 
 def test_client_behind_a_trusted_proxy_is_told_apart():
-    from server.api.clients import parse_networks
+    from server.options import parse_networks
 
     trusted = parse_networks("127.0.0.1")
     engine = FakeEngine(gated=True)

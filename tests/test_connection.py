@@ -457,7 +457,7 @@ def page_client(shared=None):
         answered.append(head.path)
         return Prepared(200, f"\r\nX: {head.path}\r\n\r\n".encode())
 
-    client.application.prepared = prepared
+    client.application.cached_response = prepared
     return client, answered
 
 

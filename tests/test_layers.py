@@ -33,6 +33,7 @@ ONLY = {
     "asyncio": {
         "server.__main__",
         "server.http.connection",
+        "server.http.flow",
         "server.lifecycle",
         "server.model.worker",
     },

@@ -115,7 +115,7 @@ def test_address_in_use_is_exit_1(tiny_path):
 def test_bad_option_is_exit_2():
     status, line = run("--queue", "none")
     assert status == 2
-    assert line.startswith("error: --queue wants a whole number")
+    assert line.startswith("error: --queue must be a whole number")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

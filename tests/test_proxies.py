@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.api.clients import parse_networks
+from server.options import parse_networks
 from tests.conftest import require
 from tests.inprocess import InProcessServer
 from tests.proxies import DEPLOY, caddy, find, haproxy, nginx

@@ -12,15 +12,6 @@ Network = IPv4Network | IPv6Network
 _IPV6_SITE_BITS = 64  # one person's network has so many bits of its own (RFC 6177)
 
 
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """Addresses and networks (10.0.0.0/8), separated by commas.
-
-    Raises:
-        ValueError: if one is none.
-    """
-    return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
-
-
 class ClientAddresses:
     """Tells clients apart.
 

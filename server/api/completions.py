@@ -7,24 +7,24 @@ request may say is messages.py's affair. Source: OpenAI's API reference, "Chat c
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.api.access import Access
-from server.api.messages import BadField, ChatLimits, ChatRequest, read_chat_request
-from server.api.reply import Asking, as_http, describe_ending
+from server.api.messages import BadField, ChatLimits, read_chat_request
+from server.api.reply import Replies
 from server.http.errors import HttpError
-from server.http.exchange import FRESH_HEADERS, Exchange
+from server.http.exchange import FRESH_HEADERS, STREAM_HEADERS, Exchange
 from server.http.request import RequestHead
 from server.http.response import Header
-from server.model.job import Finish, Outcome
+from server.model.job import Outcome
 
 JSON_TYPE = "application/json"
 _OWNER = "socratic-chat-bot"
+_JSON_HEADERS: tuple[Header, ...] = (("Content-Type", JSON_TYPE), *FRESH_HEADERS)
 _EVENT_HEADERS: tuple[Header, ...] = (
     ("Content-Type", "text/event-stream; charset=utf-8"),
     *FRESH_HEADERS,
-    ("X-Accel-Buffering", "no"),
+    *STREAM_HEADERS,
 )
 _END_OF_EVENTS = b"data: [DONE]\n\n"
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
@@ -57,25 +57,19 @@ class Completions:
     """Answers /v1/chat/completions and /v1/models.
 
     Args:
-        asking: submits conversations.
-        access: tells which pages may read the answers.
+        replies: has conversations answered.
         limits: of what may be asked for.
         json_bytes: the most of a request's body.
         model_name: what answers call the model, whatever name a request uses.
     """
 
     def __init__(
-        self,
-        asking: Asking,
-        access: Access,
-        limits: ChatLimits,
-        json_bytes: int,
-        model_name: str,
+        self, replies: Replies, limits: ChatLimits, json_bytes: int, model_name: str
     ) -> None:
-        self._json_bytes = json_bytes
-        self._asking = asking
-        self._access = access
+        self._replies = replies
         self._limits = limits
+        self._json_bytes = json_bytes
+        self._model_name = model_name
         self._model = {
             "id": model_name,
             "object": "model",
@@ -87,114 +81,102 @@ class Completions:
         """The most bytes of a request's body."""
         return self._json_bytes
 
-    def handle(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+    def handle(self, exchange: Exchange) -> None:
         """Ask; the answer comes later.
 
         Raises:
             HttpError: if the request is refused.
         """
-        request = read_chat_request(body, self._limits)
-        kind = _EventAnswer if request.is_streamed else _WholeAnswer
-        answer = kind(exchange, self._access.cors(head), str(self._model["id"]), request)
-        self._asking.ask(request.conversation, request.sampling, answer, exchange)
+        request = read_chat_request(exchange.body, self._limits)
+        form = (
+            _Events(self._model_name, request.includes_usage)
+            if request.is_streamed
+            else _Whole(self._model_name)
+        )
+        self._replies.begin(exchange, request.conversation, request.sampling, form)
 
-    def list_models(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+    def list_models(self, exchange: Exchange) -> None:
         """The one model, in a list."""
-        self._respond(head, exchange, {"object": "list", "data": [self._model]})
+        _respond(exchange, {"object": "list", "data": [self._model]})
 
-    def show_model(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+    def show_model(self, exchange: Exchange) -> None:
         """The one model."""
-        self._respond(head, exchange, self._model)
-
-    def _respond(self, head: RequestHead, exchange: Exchange, value: object) -> None:
-        headers = [("Content-Type", JSON_TYPE), *FRESH_HEADERS, *self._access.cors(head)]
-        exchange.respond(200, headers, _encode(value) + b"\n")
+        _respond(exchange, self._model)
 
 
-class _Answer:
-    """What both forms of an answer have in common (`server.model.worker.Listener`)."""
-
-    kind = ""
-
-    def __init__(
-        self, exchange: Exchange, cors: list[Header], model_name: str, request: ChatRequest
-    ) -> None:
-        self._exchange = exchange
-        self._cors = cors
-        self._request = request
-        self._frame = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": self.kind,
-            "created": int(time.time()),
-            "model": model_name,
-        }
-
-    def on_text(self, text: str) -> None:
-        """More of the answer."""
-        raise NotImplementedError
-
-    def on_end(self, outcome: Outcome) -> None:
-        """Finish, fail, or break off."""
-        if outcome.error is not None:
-            error = as_http(outcome.error)
-            error.headers = (*error.headers, *self._cors)
-            self._exchange.fail(ApiError(error))
-        elif outcome.finish in (Finish.STOP, Finish.LENGTH):
-            self.finish(outcome)
-        else:
-            self._exchange.abort()
-        self._exchange.log(describe_ending(outcome))
-
-    def finish(self, outcome: Outcome) -> None:
-        """The answer is complete."""
-        raise NotImplementedError
+def _respond(exchange: Exchange, value: object) -> None:
+    exchange.respond(200, _JSON_HEADERS, _encode(value) + b"\n")
 
 
-class _WholeAnswer(_Answer):
-    kind = "chat.completion"
-    _text = ""
+class _Whole:
+    """A chat.completion object (`server.api.reply.Form`)."""
 
-    def on_text(self, text: str) -> None:
-        self._text += text
+    headers: Sequence[Header] = _JSON_HEADERS
+    is_streamed = False
 
-    def finish(self, outcome: Outcome) -> None:
+    def __init__(self, model_name: str) -> None:
+        self._frame = _frame("chat.completion", model_name)
+
+    def begin(self) -> bytes:
+        return b""
+
+    def piece(self, text: str) -> bytes:
+        return b""
+
+    def end(self, outcome: Outcome, text: str) -> bytes:
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": self._text, "refusal": None},
+            "message": {"role": "assistant", "content": text, "refusal": None},
             "logprobs": None,
             "finish_reason": outcome.finish.value,
         }
         answer = {**self._frame, "choices": [choice], "usage": _usage(outcome)}
-        headers = [("Content-Type", JSON_TYPE), *FRESH_HEADERS, *self._cors]
-        self._exchange.respond(200, headers, _encode(answer) + b"\n")
+        return _encode(answer) + b"\n"
+
+    def trailers(self, outcome: Outcome) -> Sequence[Header]:
+        return ()
 
 
-class _EventAnswer(_Answer):
-    kind = "chat.completion.chunk"
+class _Events:
+    """chat.completion.chunk objects as server-sent events (`server.api.reply.Form`)."""
 
-    def on_text(self, text: str) -> None:
-        self._start()
-        self._send(_choices({"content": text}))
+    headers: Sequence[Header] = _EVENT_HEADERS
+    is_streamed = True
 
-    def finish(self, outcome: Outcome) -> None:
-        self._start()
-        self._send(_choices({}, outcome.finish.value))
-        if self._request.includes_usage:
-            self._send({"choices": [], "usage": _usage(outcome)})
-        self._exchange.write(_END_OF_EVENTS)
-        self._exchange.finish()
+    def __init__(self, model_name: str, includes_usage: bool) -> None:
+        self._frame = _frame("chat.completion.chunk", model_name)
+        self._includes_usage = includes_usage
 
-    def _start(self) -> None:
-        if not self._exchange.head_sent:
-            self._exchange.start([*_EVENT_HEADERS, *self._cors])
-            self._send(_choices({"role": "assistant", "content": ""}))
+    def begin(self) -> bytes:
+        return self._event(_choices({"role": "assistant", "content": ""}))
+
+    def piece(self, text: str) -> bytes:
+        return self._event(_choices({"content": text}))
+
+    def end(self, outcome: Outcome, text: str) -> bytes:
+        events = self._event(_choices({}, outcome.finish.value))
+        if self._includes_usage:
+            events += self._event({"choices": [], "usage": _usage(outcome)})
+        return events + _END_OF_EVENTS
+
+    def trailers(self, outcome: Outcome) -> Sequence[Header]:
+        return ()
 
     # One event of the HTML standard, section 9.2.6: a data line and an empty one.
-    def _send(self, event: Mapping[str, Any]) -> None:
-        event = {**self._frame, **event}
-        if self._request.includes_usage:
+    def _event(self, fields: Mapping[str, Any]) -> bytes:
+        event = {**self._frame, **fields}
+        if self._includes_usage:
             event.setdefault("usage", None)
-        self._exchange.write(b"data: " + _encode(event) + b"\n\n")
+        return b"data: " + _encode(event) + b"\n\n"
+
+
+def _frame(kind: str, model_name: str) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model_name,
+    }
 
 
 def _choices(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[str, Any]:

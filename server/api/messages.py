@@ -11,12 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from server.bounds import Bounds, N, Real, Whole
 from server.http.errors import BadRequest, ContentTooLarge
 from server.model.prompt.conversation import Conversation, Turn
 from server.model.sampler import Sampling
 
-MAX_TEMPERATURE = 2.0
-MAX_SEED = 2**63 - 1
+_LARGEST = 2**63 - 1
+TOKENS = Whole(1, _LARGEST)  # more than the server's own limit is that limit
+TEMPERATURE = Real(0, 2)
+SEED = Whole(0, _LARGEST)
+_ANY_SEED = Whole(-_LARGEST - 1, _LARGEST)
+_SHARE = Real(0, 1)
+_ONE = Whole(1, 1)
 _SEEDS = 2**64
 _MOST_STOPS = 4
 _MOST_STOP_LETTERS = 256
@@ -41,6 +47,26 @@ class ChatLimits:
     message_bytes: int
     max_tokens: int
     temperature: float
+
+    def sampling(
+        self,
+        max_tokens: int | None,
+        temperature: float | None,
+        seed: int | None,
+        ignore_eos: bool,
+        top_p: float | None = None,
+        stop: tuple[str, ...] = (),
+    ) -> Sampling:
+        """How to answer: what was asked for, within the limits; None stands for the default."""
+        default = Sampling(self.max_tokens)
+        return Sampling(
+            max_tokens=min(max_tokens or self.max_tokens, self.max_tokens),
+            temperature=self.temperature if temperature is None else temperature,
+            top_p=default.top_p if top_p is None else top_p,
+            seed=seed,
+            ignore_eos=ignore_eos,
+            stop=stop,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +137,7 @@ def read_chat_request(body: bytes, limits: ChatLimits) -> ChatRequest:
     request = read_object(body)
     conversation = read_conversation(request, limits.message_bytes)
     _check_type(request, "model", str, "must be a text")
-    _whole(request, "n", 1, 1)  # one answer is what there is
+    _number(request, "n", _ONE)  # one answer is what there is
     options = _check_type(request, "stream_options", dict, "must be an object") or {}
     return ChatRequest(
         conversation,
@@ -122,16 +148,13 @@ def read_chat_request(body: bytes, limits: ChatLimits) -> ChatRequest:
 
 
 def _read_sampling(request: Object, limits: ChatLimits) -> Sampling:
-    asked = _whole(request, "max_completion_tokens", 1, MAX_SEED)
-    older = _whole(request, "max_tokens", 1, MAX_SEED)  # its former name
-    temperature = _real(request, "temperature", 0, MAX_TEMPERATURE)
-    top_p = _real(request, "top_p", 0, 1)
-    seed = _whole(request, "seed", -MAX_SEED - 1, MAX_SEED)
-    default = Sampling(limits.max_tokens)
-    return Sampling(
-        max_tokens=min(asked or older or limits.max_tokens, limits.max_tokens),
-        temperature=limits.temperature if temperature is None else temperature,
-        top_p=default.top_p if top_p is None else top_p,
+    asked = _number(request, "max_completion_tokens", TOKENS)
+    older = _number(request, "max_tokens", TOKENS)  # its former name
+    seed = _number(request, "seed", _ANY_SEED)
+    return limits.sampling(
+        max_tokens=asked or older,
+        temperature=_number(request, "temperature", TEMPERATURE),
+        top_p=_number(request, "top_p", _SHARE),
         # Python's generator takes -1 for 1.
         seed=None if seed is None else seed % _SEEDS,
         ignore_eos=_flag(request, "ignore_eos"),
@@ -227,25 +250,14 @@ def _flag(request: Object, name: str, prefix: str = "") -> bool:
     return bool(value)
 
 
-def _whole(request: Object, name: str, least: int, most: int) -> int | None:
+def _number(request: Object, name: str, bounds: Bounds[N]) -> N | None:
     value = request.get(name)
     if value is None:
         return None
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or not least <= value <= most:
-        span = str(least) if least == most else f"a whole number from {least} to {most}"
-        raise BadField(name, f"must be {span}")
-    return int(value)
-
-
-def _real(request: Object, name: str, least: float, most: float) -> float | None:
-    value = request.get(name)
-    if value is None:
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:  # NaN is not, either
-        raise BadField(name, f"must be a number from {least:g} to {most:g}")
-    return float(value)
+    try:
+        return bounds.check(value)
+    except ValueError as error:
+        raise BadField(name, str(error)) from None
 
 
 # -- JSON -----------------------------------------------------------------------------------

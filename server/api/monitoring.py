@@ -9,7 +9,6 @@ from server.api.metrics import Metrics
 from server.api.reply import RETRY_AFTER_S
 from server.http.errors import Unavailable
 from server.http.exchange import FRESH_HEADERS, Exchange
-from server.http.request import RequestHead
 from server.http.response import Header
 from server.model.job import Outcome, Progress
 from server.model.worker import State, Worker
@@ -39,11 +38,11 @@ class Status:
         self._model_name = model_name
         self._count_connections = count_connections
 
-    def healthz(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+    def healthz(self, exchange: Exchange) -> None:
         """The process lives."""
         exchange.respond_text(200, "ok")
 
-    def readyz(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+    def readyz(self, exchange: Exchange) -> None:
         """Whether a prompt would be taken.
 
         Raises:
@@ -57,7 +56,7 @@ class Status:
             raise Unavailable("The queue is full.", RETRY_AFTER_S)
         exchange.respond_text(200, "ready")
 
-    def metrics(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+    def metrics(self, exchange: Exchange) -> None:
         """Everything that is counted, for Prometheus."""
         exchange.respond(
             200,
@@ -65,7 +64,7 @@ class Status:
             self._metrics.show(),
         )
 
-    def status(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+    def status(self, exchange: Exchange) -> None:
         """What people and the page want to know."""
         worker = self._worker
         current = worker.current

@@ -1,11 +1,12 @@
-"""Hands a conversation to the model on behalf of a request, and errors back to HTTP.
+"""Asks the model on behalf of a request, and writes the answer as it comes.
 
-Owns the mapping of the model room's errors to statuses, and the tie between a client that
-leaves and the job that then must end. Both ways of asking, prompt.py and completions.py,
-go through here.
+Owns one answer under way, for /prompt and for the API alike (they differ in their `Form`), the
+mapping of the model room's errors to statuses, and the tie between a client that leaves and the job
+that must end then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from server.api.clients import ClientAddresses
 from server.http.errors import (
@@ -16,6 +17,7 @@ from server.http.errors import (
     Unavailable,
 )
 from server.http.exchange import Exchange
+from server.http.response import Header
 from server.model.errors import (
     ClientQueueFull,
     ModelError,
@@ -24,7 +26,7 @@ from server.model.errors import (
     PromptTooLong,
     QueueFull,
 )
-from server.model.job import Listener, Outcome
+from server.model.job import Finish, Outcome
 from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
 from server.model.worker import Worker
@@ -40,13 +42,75 @@ _HTTP_OF: dict[type[ModelError], Callable[[str], HttpError]] = {
 }
 
 
-def as_http(error: ModelError) -> HttpError:
+def to_http_error(error: ModelError) -> HttpError:
     """The response that `error` means."""
     return _HTTP_OF[type(error)](str(error))
 
 
-class Asking:
-    """Submits conversations.
+class Form(Protocol):
+    """How one kind of answer is spelled."""
+
+    headers: Sequence[Header]
+    is_streamed: bool  # False: nothing is sent before the end
+
+    def begin(self) -> bytes:
+        """What comes before the first piece of a stream; may be empty."""
+
+    def piece(self, text: str) -> bytes:
+        """More of a stream."""
+
+    def end(self, outcome: Outcome, text: str) -> bytes:
+        """The end of a stream, may be empty; otherwise the whole body, with the whole `text`."""
+
+    def trailers(self, outcome: Outcome) -> Sequence[Header]:
+        """The trailer fields of a stream."""
+
+
+class Reply:
+    """Writes one answer to its exchange (`server.model.job.Listener`)."""
+
+    def __init__(self, exchange: Exchange, form: Form) -> None:
+        self._exchange = exchange
+        self._form = form
+        self._text = ""  # of an answer that is not streamed
+
+    def on_text(self, text: str) -> None:
+        """The first text brings the head with it, so an earlier failure has its status."""
+        if self._form.is_streamed:
+            self._start()
+            self._exchange.write(self._form.piece(text))
+        else:
+            self._text += text
+
+    def on_end(self, outcome: Outcome) -> None:
+        """Finish, fail, or break the stream off."""
+        if outcome.error is not None:
+            self._exchange.fail(to_http_error(outcome.error))
+        elif outcome.finish in (Finish.STOP, Finish.LENGTH):
+            self._finish(outcome)
+        else:
+            self._exchange.abort()
+        self._exchange.log(describe_ending(outcome))
+
+    def _start(self) -> None:
+        if not self._exchange.head_sent:
+            self._exchange.start(self._form.headers)
+            if first := self._form.begin():
+                self._exchange.write(first)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if not self._form.is_streamed:
+            body = self._form.end(outcome, self._text)
+            self._exchange.respond(200, self._form.headers, body)
+            return
+        self._start()
+        if last := self._form.end(outcome, ""):
+            self._exchange.write(last)
+        self._exchange.finish(self._form.trailers(outcome))
+
+
+class Replies:
+    """Submits conversations, and has them answered.
 
     Args:
         worker: answers them.
@@ -64,12 +128,8 @@ class Asking:
         self._addresses = addresses
         self._on_refused = on_refused
 
-    def ask(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        listener: Listener,
-        exchange: Exchange,
+    def begin(
+        self, exchange: Exchange, conversation: Conversation, sampling: Sampling, form: Form
     ) -> None:
         """Queue the conversation; it is cancelled when the exchange's client leaves.
 
@@ -78,11 +138,11 @@ class Asking:
         """
         client = self._addresses.of(exchange.peer, exchange.head.get(b"x-forwarded-for"))
         try:
-            job = self._worker.submit(conversation, sampling, listener, client)
+            job = self._worker.submit(conversation, sampling, Reply(exchange, form), client)
         except ModelError as error:
             self._on_refused(error)
-            raise as_http(error) from error
-        exchange.tells_its_end = True
+            raise to_http_error(error) from error
+        exchange.logs_later = True
         exchange.on_disconnect = lambda: self._worker.cancel(job)
 
 

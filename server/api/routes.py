@@ -36,7 +36,7 @@ _ANYWHERE = "GET, HEAD, POST, OPTIONS"
 _API = "/v1/"
 _KEPT_ENCODED = re.compile(r"%(2[Ff]|5[Cc]|00)")
 
-Handle = Callable[[RequestHead, bytes, Exchange], None]
+Handle = Callable[[Exchange], None]
 
 
 def _nothing_to_check(head: RequestHead) -> None:
@@ -47,8 +47,8 @@ def _nothing_to_check(head: RequestHead) -> None:
 class _Route:
     allow: str
     handle: Handle
-    has_tags: bool = False  # sees to preconditions itself
-    asks: bool = False  # the model: the rules of `Access` hold
+    checks_preconditions: bool = False  # itself
+    needs_key: bool = False  # and other pages may ask: the rules of `Access` hold
     body_limit: Callable[[RequestHead], int] | None = None  # None: as for any request
     check: Callable[[RequestHead], None] = _nothing_to_check  # of a POST's head
 
@@ -88,29 +88,31 @@ class Routes:
             "/prompt": _Route(
                 _ASK,
                 prompts.handle,
-                asks=True,
+                needs_key=True,
                 body_limit=prompts.body_limit,
                 check=_check_coding,
             ),
             f"{_API}chat/completions": _Route(
                 _ASK,
                 completions.handle,
-                asks=True,
+                needs_key=True,
                 body_limit=completions.body_limit,
                 check=_check_json,
             ),
-            models: _Route(_READ, completions.list_models, asks=True),
-            f"{models}/{quote(model_name)}": _Route(_READ, completions.show_model, asks=True),
+            models: _Route(_READ, completions.list_models, needs_key=True),
+            f"{models}/{quote(model_name)}": _Route(_READ, completions.show_model, needs_key=True),
         }
         for path, asset in assets.items():
-            self._routes[path] = _Route(_READ, partial(_send_asset, asset), has_tags=True)
+            self._routes[path] = _Route(
+                _READ, partial(_send_asset, asset), checks_preconditions=True
+            )
 
     def body_limit(self, head: RequestHead) -> int:
         """See `Application`."""
         limit = self._find(head).body_limit
         return self._body_bytes if limit is None else limit(head)
 
-    def present(self, head: RequestHead, error: HttpError) -> HttpError:
+    def render_error(self, head: RequestHead, error: HttpError) -> HttpError:
         """See `Application`."""
         is_api = head.path.startswith(_API)
         if is_api:
@@ -119,7 +121,7 @@ class Routes:
             error.headers = (*error.headers, *self._access.cors(head))
         return error
 
-    def prepared(self, head: RequestHead) -> Prepared | None:
+    def cached_response(self, head: RequestHead) -> Prepared | None:
         """See `Application`."""
         asset = self._assets.get(head.path)
         if asset is None or head.method not in ("GET", "HEAD"):
@@ -129,14 +131,17 @@ class Routes:
         except PreconditionFailed:
             return None
 
-    def handle(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+    def handle(self, exchange: Exchange) -> None:
         """See `Application`."""
+        head = exchange.head
         route = self._find(head)
         if head.method == "OPTIONS":
-            cors = self._access.preflight(head) if route.asks else []
+            cors = self._access.preflight(head) if route.needs_key else []
             exchange.respond(204, [("Allow", route.allow), *cors])
-        elif route.has_tags or _is_wanted(head):
-            route.handle(head, body, exchange)
+        elif route.checks_preconditions or _is_wanted(head):
+            if route.needs_key:
+                exchange.headers = self._access.cors(head)
+            route.handle(exchange)
         else:
             exchange.respond(304, [])
 
@@ -149,7 +154,7 @@ class Routes:
             route = self._find_unusual(head)
         if head.method not in route.allow.split(", "):
             raise MethodNotAllowed(route.allow)
-        if route.asks:
+        if route.needs_key:
             self._access.check(head)
         if head.method == "POST":
             route.check(head)
@@ -174,11 +179,11 @@ def _is_wanted(head: RequestHead) -> bool:
     return not (is_there and head.fields.get(b"if-none-match") == b"*")
 
 
-def _send_asset(asset: Asset, head: RequestHead, body: bytes, exchange: Exchange) -> None:
-    exchange.send(asset.respond(head, exchange.keep_alive))
+def _send_asset(asset: Asset, exchange: Exchange) -> None:
+    exchange.send(asset.respond(exchange.head, exchange.keep_alive))
 
 
-def _answer_nothing(head: RequestHead, body: bytes, exchange: Exchange) -> None:
+def _answer_nothing(exchange: Exchange) -> None:
     exchange.respond(204, [])
 
 

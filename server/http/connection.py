@@ -277,24 +277,26 @@ class Connection(asyncio.Protocol):
         self._head = None
         shared = self._shared
         keep_alive = head.keep_alive and not shared.is_closing
-        prepared = shared.application.prepared(head) if keep_alive else None
+        prepared = shared.application.cached_response(head) if keep_alive else None
         if prepared is not None:
             answer = Remembered(head.method, head.path, prepared)
             if received is not None:
                 shared.memo.remember(received, answer)
             self._send_prepared(answer)
             return
-        exchange = self._exchange = Exchange(self, head, shared.clock.now(), keep_alive)
+        application = shared.application
+        exchange = self._exchange = Exchange(
+            self, head, body, shared.clock.now(), keep_alive, application.render_error
+        )
         if shared.on_request is not None:
             exchange.started_at = time.perf_counter()
         try:
-            shared.application.handle(head, body, exchange)
+            application.handle(exchange)
         except HttpError as error:
-            exchange.fail(shared.application.present(head, error))
+            exchange.fail(error)
         except Exception:  # a fault of ours must cost this request only
             log.exception("could not answer %s", head.method)
-            fault = HttpError("Something went wrong on the server.")
-            exchange.fail(shared.application.present(head, fault))
+            exchange.fail(HttpError("Something went wrong on the server."))
         if self._exchange is not None:  # a late answer
             exchange.keep_alive = False
             if self._is_eof_pending:
@@ -309,7 +311,7 @@ class Connection(asyncio.Protocol):
         method, path = self._parser.request_line
         if self._head is not None:
             method, path = self._head.method, self._head.path
-            error = self._shared.application.present(self._head, error)
+            error = self._shared.application.render_error(self._head, error)
             self._head = None  # it has its answer, and its line in the log
         body = error.body
         length = ("Content-Length", str(len(body)))
@@ -322,7 +324,7 @@ class Connection(asyncio.Protocol):
         self._linger()
 
     def _end(self, exchange: Exchange) -> None:
-        if not exchange.tells_its_end:
+        if not exchange.logs_later:
             self._shared.log(exchange, {})
 
     # Say that no more will come, and read on for a while (see "no reset" above).

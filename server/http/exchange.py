@@ -8,7 +8,7 @@ nothing, so whoever answers need not ask; `on_disconnect` is called at most once
 if the answer was still under way.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,6 +21,8 @@ FRESH_HEADERS: tuple[Header, ...] = (
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
 )
+# nginx, and proxies that follow it, must not hold the pieces of a stream back.
+STREAM_HEADERS: tuple[Header, ...] = (("X-Accel-Buffering", "no"),)
 TEXT_HEADERS: tuple[Header, ...] = (("Content-Type", response.TEXT_TYPE), *FRESH_HEADERS)
 
 
@@ -56,6 +58,13 @@ class Wire(Protocol):
         """Drop the connection at once, in a way that the client notices as a failure."""
 
 
+RenderError = Callable[[RequestHead, HttpError], HttpError]
+
+
+def _as_it_is(head: RequestHead, error: HttpError) -> HttpError:
+    return error
+
+
 class Exchange:
     """One answer. Use it in one of these ways:
 
@@ -68,24 +77,38 @@ class Exchange:
     """
 
     __slots__ = (
+        "_render_error",
         "_unsent_head",
         "_wire",
+        "body",
         "date",
         "head",
         "head_sent",
+        "headers",
         "is_open",
         "keep_alive",
+        "logs_later",
         "on_disconnect",
         "sent_bytes",
         "started_at",
         "status",
-        "tells_its_end",
     )
 
-    def __init__(self, wire: Wire, head: RequestHead, date: bytes, keep_alive: bool) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        head: RequestHead,
+        body: bytes,
+        date: bytes,
+        keep_alive: bool,
+        render_error: RenderError = _as_it_is,
+    ) -> None:
         self._wire = wire
+        self._render_error = render_error
         self._unsent_head = b""  # of a stream; leaves with the first piece
         self.head = head
+        self.body = body
+        self.headers: Sequence[Header] = ()  # of whatever is answered, but of errors
         self.date = date  # the value for the Date field
         self.keep_alive = keep_alive  # whether another request may follow on the connection
         self.head_sent = False
@@ -95,7 +118,7 @@ class Exchange:
         self.status: int | None = None
         self.sent_bytes = 0
         self.started_at = 0.0  # on time.perf_counter's clock
-        self.tells_its_end = False  # the application will call `log` itself
+        self.logs_later = False  # the application will call `log` itself
 
     def send(self, prepared: response.Prepared) -> None:
         """Send a whole response that was prepared for this `keep_alive`."""
@@ -111,6 +134,9 @@ class Exchange:
 
     def respond(self, status: int, headers: Iterable[Header], body: bytes = b"") -> None:
         """Send a whole response. A HEAD request gets the same without the body."""
+        self._respond(status, [*headers, *self.headers], body)
+
+    def _respond(self, status: int, headers: Iterable[Header], body: bytes) -> None:
         lines = [*headers]
         if not self.keep_alive:
             lines.append(("Connection", "close"))
@@ -127,7 +153,7 @@ class Exchange:
 
     def start(self, headers: Iterable[Header]) -> None:
         """Begin a streamed 200: chunked for HTTP/1.1, unframed for 1.0. Then it closes."""
-        lines = [*headers, ("Connection", "close")]
+        lines = [*headers, *self.headers, ("Connection", "close")]
         if not self._is_http_1_0:
             lines.append(("Transfer-Encoding", "chunked"))
         self._unsent_head = response.head(200, self.date, lines)
@@ -164,10 +190,11 @@ class Exchange:
         if self.head_sent:
             self.abort()
         else:
-            self.respond(error.status, error_headers(error), error.body)
+            shown = self._render_error(self.head, error)
+            self._respond(shown.status, error_headers(shown), shown.body)
 
     def disconnect(self) -> None:
-        """The connection's word that the client is gone."""
+        """The client is gone: tell whoever waits for that. For the connection."""
         if self.is_open:
             on_disconnect = self.on_disconnect
             self._end()
@@ -175,7 +202,7 @@ class Exchange:
                 on_disconnect()
 
     def log(self, details: dict[str, object]) -> None:
-        """Tell the log how it ended; only for an exchange that `tells_its_end`."""
+        """Tell the log how it ended; only for an exchange that `logs_later`."""
         self._wire.log(self, details)
 
     @property

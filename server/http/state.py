@@ -39,20 +39,20 @@ class Application(Protocol):
             HttpError: if the request is refused whatever its body is.
         """
 
-    def prepared(self, head: RequestHead) -> response.Prepared | None:
+    def cached_response(self, head: RequestHead) -> response.Prepared | None:
         """The answer on a connection that stays, if it is a prepared one.
 
         It must depend on nothing but the request; whatever needs more is left to `handle`.
         """
 
-    def handle(self, head: RequestHead, body: bytes, exchange: Exchange) -> None:
+    def handle(self, exchange: Exchange) -> None:
         """Answer, now or later, through `exchange`.
 
         Raises:
             HttpError: to have it answered; only before the exchange was begun.
         """
 
-    def present(self, head: RequestHead, error: HttpError) -> HttpError:
+    def render_error(self, head: RequestHead, error: HttpError) -> HttpError:
         """The same error as the client of this request expects it (as JSON, say)."""
 
 
