@@ -25,7 +25,7 @@ from server.model.engine import Engine
 from server.model.job import Progress
 from server.model.loader import load_engine
 from server.model.machine.cpus import Cpus
-from server.model.machine.governor import EffortSettings
+from server.model.machine.governor import GovernorSettings
 
 _TOKENS = list(range(1000, 1512))
 _SLICE = 64
@@ -67,14 +67,14 @@ def _in_process(directory: Path | None) -> tuple[float, float]:
 
 
 def _measure() -> tuple[float, float]:
-    effort = EffortSettings(Cpus().usable())
-    engine = load_engine(replace(measured_settings(measured_options()), effort=effort))
+    governor = GovernorSettings(Cpus().usable())
+    engine = load_engine(replace(measured_settings(measured_options()), governor=governor))
     _read(engine)
     return max(_decode(engine) for _ in range(2)), max(_read(engine) for _ in range(2))
 
 
 def _decode(engine: Engine) -> float:
-    engine.read(_TOKENS[:8], threading.Event(), Progress())
+    engine.prefill(_TOKENS[:8], threading.Event(), Progress())
     for token in _TOKENS[:_WARM_UP_TOKENS]:
         engine.evaluate([token])
     started = time.perf_counter()
@@ -84,7 +84,7 @@ def _decode(engine: Engine) -> float:
 
 
 def _read(engine: Engine) -> float:
-    engine.read(_TOKENS[:8], threading.Event(), Progress())
+    engine.prefill(_TOKENS[:8], threading.Event(), Progress())
     rest = _TOKENS[8:]
     started = time.perf_counter()
     for at in range(0, len(rest), _SLICE):

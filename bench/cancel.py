@@ -245,7 +245,7 @@ def _leave_at_random(server: RunningServer, clients: int) -> Samples:
         )
         if seconds is None:
             continue  # the model was quicker than the client
-        stage = ("waiting", "reading", "speaking")[number % 3]
+        stage = ("waiting", "prefill", "decode")[number % 3]
         samples.seconds.setdefault(f"{stage}, {way}", []).append(seconds)
         print(f"{number}: {stage}, {way}: {1000 * seconds:.1f} ms", file=sys.stderr)
     return samples
@@ -256,13 +256,13 @@ def _leave_while_waiting(
     server: RunningServer, number: int, way: str, draw: random.Random
 ) -> float:
     before = _ask(server.address, _SHORT, "?max_tokens=500&ignore_eos=true")
-    _wait(lambda: server.stage() is Stage.SPEAKING, "the answer before")
+    _wait(lambda: server.stage() is Stage.DECODE, "the answer before")
     client = _ask(server.address, f"{number}. {_SHORT}")
-    _wait(lambda: server.worker.queued == 1, "a waiting prompt")
+    _wait(lambda: server.worker.waiting == 1, "a waiting prompt")
     time.sleep(draw.uniform(0, 0.3))
     left_at = time.perf_counter()
     _leave(client, way)
-    _wait(lambda: server.worker.queued == 0, "an empty queue")
+    _wait(lambda: server.worker.waiting == 0, "an empty queue")
     freed_at = time.perf_counter()
     _leave(before, "RST")
     _wait(lambda: not server.worker.is_busy, "an idle model")
@@ -273,11 +273,11 @@ def _leave_while_waiting(
 def _leave_at_work(
     server: RunningServer, number: int, way: str, draw: random.Random, samples: Samples
 ) -> float | None:
-    wanted = (None, Stage.READING, Stage.SPEAKING)[number % 3]
-    text = f"{number}. {_LONG if wanted is Stage.READING else _SHORT}"
+    wanted = (None, Stage.PREFILL, Stage.DECODE)[number % 3]
+    text = f"{number}. {_LONG if wanted is Stage.PREFILL else _SHORT}"
     client = _ask(server.address, text, f"?seed={number}&ignore_eos=true")
     _wait(lambda: server.stage() is wanted, f"the stage {wanted}")
-    time.sleep(draw.uniform(0, 0.3 if wanted is Stage.READING else 0.1))
+    time.sleep(draw.uniform(0, 0.3 if wanted is Stage.PREFILL else 0.1))
     is_there = server.stage() is wanted
     left_at = time.perf_counter()
     _leave(client, way)
@@ -324,7 +324,7 @@ def _resources() -> tuple[int, int, float]:
 
 
 def _is_queue(server: RunningServer, length: int) -> bool:
-    return server.worker.queued == length
+    return server.worker.waiting == length
 
 
 # How much later than the end of the answer before it a prompt's first byte comes, when
@@ -336,7 +336,7 @@ def _burst(server: RunningServer) -> list[float]:
         for crowd, seconds in waits.items():
             in_queue = crowd + 1
             first = _ask(address, _SHORT, "?max_tokens=100&ignore_eos=true&seed=1")
-            _wait(lambda: server.stage() is Stage.SPEAKING, "the first answer")
+            _wait(lambda: server.stage() is Stage.DECODE, "the first answer")
             between = [_ask(address, _SHORT) for _ in range(crowd)]
             last = _ask(address, f"{_SHORT} Tell me.", "?max_tokens=1")
             _wait(partial(_is_queue, server, in_queue), "the queue")
@@ -387,7 +387,7 @@ def _vanish_once(
     command = ["ip", "netns", "exec", namespace, sys.executable, "-c", program]
     process = subprocess.Popen(command)
     try:
-        _wait(lambda: server.stage() is Stage.SPEAKING, "an answer over the cable")
+        _wait(lambda: server.stage() is Stage.DECODE, "an answer over the cable")
         left_at = time.perf_counter()
         cut(True)
         _wait(lambda: not server.worker.is_busy, "an idle model")

@@ -141,7 +141,7 @@ def _trailer(data: bytes, name: bytes) -> int:
 
 
 def _reading_s(data: bytes) -> float:
-    match = re.search(rb"prompt;dur=([\d.]+)", data)
+    match = re.search(rb"prefill;dur=([\d.]+)", data)
     assert match is not None, "Server-Timing is a trailer like the others"
     return float(match[1]) / 1000
 

@@ -81,7 +81,7 @@ def _row(model: Path, context: int) -> dict[str, object]:
 # Private and file-backed bytes of this process with a full context.
 def _fill(model: Path, context: int) -> tuple[int, int]:
     engine = load_engine(_settings(model, context))
-    engine.read([_ORDINARY_TOKEN] * (context - 1), threading.Event(), Progress())
+    engine.prefill([_ORDINARY_TOKEN] * (context - 1), threading.Event(), Progress())
     return _status_bytes("RssAnon"), _status_bytes("RssFile")
 
 

@@ -105,7 +105,7 @@ def _wait_until_queued(address: tuple[str, int], number: int) -> None:
         with urlopen(f"http://{address[0]}:{address[1]}/status") as response:
             status = json.load(response)
         ended = sum(status["prompts"].values())
-        if status["queued"] + status["busy"] + ended % _CLIENTS > number:
+        if status["waiting"] + status["busy"] + ended % _CLIENTS > number:
             return
         time.sleep(0.001)
 

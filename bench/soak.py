@@ -113,7 +113,7 @@ def _settle(port: int) -> None:
     deadline = time.monotonic() + _SETTLE_S
     while time.monotonic() < deadline:
         status = _status(port)
-        if not status["busy"] and not status["queued"] and status["connections"] <= 1:
+        if not status["busy"] and not status["waiting"] and status["connections"] <= 1:
             return
         time.sleep(0.1)
 
@@ -130,7 +130,7 @@ def _look(pid: int, port: int) -> dict[str, int]:
     memory = re.search(r"VmRSS:\s+(\d+) kB", (process / "status").read_text())
     assert memory is not None
     return {
-        "jobs": status["queued"] + status["busy"],
+        "jobs": status["waiting"] + status["busy"],
         "connections": status["connections"] - 1,  # the one that asks
         "files": len(list((process / "fd").iterdir())),
         "threads": len(list((process / "task").iterdir())),

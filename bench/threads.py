@@ -33,7 +33,7 @@ from server.model.engine import Engine
 from server.model.job import Progress
 from server.model.loader import load_engine
 from server.model.machine.cpus import Cpus
-from server.model.machine.governor import EffortSettings
+from server.model.machine.governor import GovernorSettings
 from server.model.prompt.conversation import Conversation
 
 _PROMPT = "What is virtue?"
@@ -61,7 +61,7 @@ def main() -> None:
     print_card(card)
     cpus = Cpus().usable()
     engines = {
-        str(count): load_engine(replace(settings, effort=EffortSettings(count)))
+        str(count): load_engine(replace(settings, governor=GovernorSettings(count)))
         for count in range(1, cpus + 1)
     } | {_AUTO: load_engine(settings)}
     worlds = _worlds()
@@ -155,16 +155,16 @@ def _measure(
             for count, engine in engines.items():
                 if count != _AUTO and int(count) > usable:
                     continue  # a token a second
-                _speak(engine, _WARM_UP_TOKENS)
-                speeds[count].append(_speak(engine, tokens))
+                _decode(engine, _WARM_UP_TOKENS)
+                speeds[count].append(_decode(engine, tokens))
                 print(f"{name}, round {number + 1}: {count}: {speeds[count][-1]:.1f} tokens/s",
                       file=sys.stderr)  # fmt: skip
     return speeds
 
 
-def _speak(engine: Engine, tokens: int) -> float:
+def _decode(engine: Engine, tokens: int) -> float:
     prompt = engine.write_prompt(Conversation(_PROMPT)).tokens
-    engine.read(prompt, threading.Event(), Progress())
+    engine.prefill(prompt, threading.Event(), Progress())
     started = time.perf_counter()
     for index in range(tokens):
         engine.evaluate([prompt[index % len(prompt)]])
@@ -208,12 +208,12 @@ def _measure_changes(
         samples = ratios[f"{old} -> {new}"] = []
         for _ in range(rounds):
             with worlds[old]():
-                _speak(engines[_AUTO], _CHANGE_TOKENS)
+                _decode(engines[_AUTO], _CHANGE_TOKENS)
             with worlds[new]():
-                _speak(engines[_AUTO], _FOUND_TOKENS)
-                found = _speak(engines[_AUTO], _CHANGE_TOKENS)
-                _speak(fixed, _WARM_UP_TOKENS)
-                samples.append(found / _speak(fixed, _CHANGE_TOKENS))
+                _decode(engines[_AUTO], _FOUND_TOKENS)
+                found = _decode(engines[_AUTO], _CHANGE_TOKENS)
+                _decode(fixed, _WARM_UP_TOKENS)
+                samples.append(found / _decode(fixed, _CHANGE_TOKENS))
         print(f"{old:22}{new:22}{statistics.median(samples):14.3f}{min(samples):8.3f}")
     return ratios
 

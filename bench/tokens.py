@@ -37,7 +37,7 @@ from server.model.engine import Engine
 from server.model.job import Progress
 from server.model.loader import load_engine
 from server.model.machine.cpus import Cpus
-from server.model.machine.governor import EffortSettings
+from server.model.machine.governor import GovernorSettings
 from server.model.prompt.conversation import Conversation
 
 _STORY = "Tell me a long story about a man who walked from Athens to the sea."
@@ -89,8 +89,8 @@ def main() -> None:
     ceiling = bandwidth / settings.model_file.stat().st_size
     print(f"memory gives {bandwidth / 1e9:.1f} GB/s: {ceiling:.0f} tokens/s, or more as far as")
     print("the processor's caches hold the model\n")
-    engine = load_engine(replace(settings, effort=EffortSettings(threads)))
-    engine.read_persona(threading.Event(), Progress())
+    engine = load_engine(replace(settings, governor=GovernorSettings(threads)))
+    engine.prefill_persona(threading.Event(), Progress())
     with _server(options) as (pid, address):
         cold_ms = 1000 * ask(address, "Who are you?", "max_tokens=1").first_byte_s
         pairs = [_measure(address, engine, options, n) for n in range(options.pairs)]
@@ -158,7 +158,7 @@ def _measure(address: Address, engine: Engine, options: argparse.Namespace, numb
 # Tokens per second of evaluation alone, behind the same prompt.
 def _speak_bare(engine: Engine, tokens: int) -> float:
     prompt = engine.write_prompt(Conversation(_STORY)).tokens
-    engine.read(prompt, threading.Event(), Progress())
+    engine.prefill(prompt, threading.Event(), Progress())
     started = time.perf_counter()
     for index in range(tokens):
         engine.evaluate([prompt[index % len(prompt)]])
@@ -168,7 +168,7 @@ def _speak_bare(engine: Engine, tokens: int) -> float:
 # Seconds for all of the prompt but its first `cached` tokens, in calls as large as ggml takes.
 def _read_bare(engine: Engine, text: str, cached: int) -> float:
     prompt = engine.write_prompt(Conversation(text)).tokens
-    engine.read(prompt[:cached], threading.Event(), Progress())
+    engine.prefill(prompt[:cached], threading.Event(), Progress())
     started = time.perf_counter()
     for at in range(cached, len(prompt), LARGEST_BATCH):
         engine.evaluate(prompt[at : at + LARGEST_BATCH])

@@ -17,9 +17,9 @@ from server.http.request import ParserLimits
 from server.http.state import ConnectionLimits
 from server.model.errors import ModelFileError
 from server.model.files import catalog, modelfile
-from server.model.files.footprint import check_fits, memory_to_be_had
+from server.model.files.footprint import available_memory, check_fits
 from server.model.loader import AUTO_TEMPLATE, EngineSettings
-from server.model.machine.governor import EffortSettings
+from server.model.machine.governor import GovernorSettings
 from server.model.machine.thermometer import Thermometer
 from server.model.prompt.persona import find_persona, load_persona
 from server.model.worker import Worker
@@ -50,11 +50,11 @@ def engine_settings(options: Options) -> EngineSettings:
     else:
         path = model
     # The engine looks again when it loads; here a wrong file is told before anything opens.
-    check_fits(modelfile.inspect(path), options.context, options.contexts, memory_to_be_had())
+    check_fits(modelfile.inspect(path), options.context, options.contexts, available_memory())
     own = model.persona if isinstance(model, catalog.CatalogModel) else catalog.DEFAULT_PERSONA
     persona = load_persona(find_persona(options.persona or own))
-    effort = _effort_settings(options)
-    return EngineSettings(path, persona, template, options.context, options.contexts, effort)
+    governor = _governor_settings(options)
+    return EngineSettings(path, persona, template, options.context, options.contexts, governor)
 
 
 def sampling_temperature(options: Options) -> float:
@@ -67,14 +67,14 @@ def sampling_temperature(options: Options) -> float:
     return catalog.DEFAULT_TEMPERATURE
 
 
-def _effort_settings(options: Options) -> EffortSettings:
+def _governor_settings(options: Options) -> GovernorSettings:
     thermometer = Thermometer()
-    if options.max_temperature is not None and thermometer.celsius() is None:
+    if options.max_celsius is not None and thermometer.celsius() is None:
         raise StartError(
             "This machine does not tell its temperature (there is no thermal zone under "
-            "/sys/class/thermal): leave --max-temperature out."
+            "/sys/class/thermal): leave --max-celsius out."
         )
-    return EffortSettings(options.threads, options.max_temperature, thermometer)
+    return GovernorSettings(options.threads, options.max_celsius, thermometer)
 
 
 def model_name(options: Options) -> str:

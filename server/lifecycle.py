@@ -21,7 +21,7 @@ from server.assembly import (
 )
 from server.http.connection import Connection
 from server.http.listener import allow_open_files, show_address, watch_for_vanished_peers
-from server.http.state import Shared
+from server.http.state import ServerState
 from server.logs import RequestLog
 from server.model.errors import ModelFileError
 from server.model.loader import load_engine
@@ -81,7 +81,7 @@ class Server:
         )
         is_logged = options.log_level in ("debug", "info")
         on_request = RequestLog(sys.stderr, options.log_format, self._loop.call_soon)
-        self._shared = Shared(
+        self._shared = ServerState(
             routes, connection_limits(options), self._loop, on_request if is_logged else None
         )
         self._listener: asyncio.Server | None = None

@@ -107,7 +107,7 @@ class Options:
         None, _threads, "threads for the model; auto finds the fastest", "auto"
     )
     # A Pi's firmware slows it down from 80 on; 75 keeps clear of that.
-    max_temperature: float | None = _option(
+    max_celsius: float | None = _option(
         None, _real(30, 110), "degrees Celsius below which to keep the machine", "off"
     )
     context: int = _option(2048, _whole(256, 131072), "context length in tokens")

@@ -6,7 +6,7 @@ import pytest
 
 from server.model.files import catalog
 from server.model.loader import EngineSettings, load_engine
-from server.model.machine.governor import EffortSettings
+from server.model.machine.governor import GovernorSettings
 from server.model.prompt.persona import SOCRATES, load_persona
 from tests.support import ServerProcess
 
@@ -39,7 +39,7 @@ def smollm2():
 def engine_settings(socrates):
     """One thread, as these tests must not depend on what else the machine does; a long persona."""
     return EngineSettings(
-        socrates, load_persona(SOCRATES), "chatml", 2048, effort=EffortSettings(1)
+        socrates, load_persona(SOCRATES), "chatml", 2048, governor=GovernorSettings(1)
     )
 
 

@@ -24,7 +24,7 @@ import uvloop
 from server.http.connection import Connection
 from server.http.exchange import Exchange
 from server.http.request import ParserLimits
-from server.http.state import ConnectionLimits, Shared
+from server.http.state import ConnectionLimits, ServerState
 from server.model.errors import PromptEmpty, PromptTooLong
 from server.model.job import Finish, Stage
 
@@ -189,7 +189,7 @@ class FakeClient:
     def __init__(self, limits=LIMITS, shared=None):
         self.loop = FakeLoop() if shared is None else shared.loop
         self.application = FakeApplication() if shared is None else shared.application
-        self.shared = shared or Shared(self.application, limits, self.loop)
+        self.shared = shared or ServerState(self.application, limits, self.loop)
         self.transport = FakeTransport()
         self.connection = Connection(self.shared)
         self.connection.connection_made(self.transport)
@@ -227,7 +227,7 @@ class FakeEngine:
 
     context_tokens = 100
     threads = 1
-    temperature = None
+    cooling = None
 
     def __init__(self, gated=False):
         self.gated = gated
@@ -242,7 +242,7 @@ class FakeEngine:
         for _ in range(steps):
             self.gate.put(None)
 
-    def read_persona(self, cancelled, progress):
+    def prefill_persona(self, cancelled, progress):
         pass
 
     def write_prompt(self, conversation):
@@ -257,7 +257,7 @@ class FakeEngine:
     def generate(self, prompt, sampling, cancelled, progress):
         self.prompts.append(" ".join(prompt))
         progress.prompt_tokens, progress.cached_tokens = len(prompt) + 7, 7
-        progress.stage = Stage.READING
+        progress.stage = Stage.PREFILL
         slices = int(prompt[1]) if prompt[0] == "slices" else 1
         for _ in range(slices):
             if cancelled.is_set():
@@ -266,7 +266,7 @@ class FakeEngine:
             self._step(cancelled)
         if prompt[0] == "crash":
             raise RuntimeError("ggml failed")
-        progress.stage = Stage.SPEAKING
+        progress.stage = Stage.DECODE
         words = int(prompt[0]) if prompt[0].isdigit() else 2
         for index in range(words):
             progress.tokens += 1
@@ -280,7 +280,7 @@ class FakeEngine:
             self._step(cancelled)
             if prompt[0] == "fail":
                 raise RuntimeError("ggml failed")
-        progress.generate_s = 0.5
+        progress.decode_s = 0.5
         progress.finish = Finish.STOP
 
     def _step(self, cancelled):

@@ -88,14 +88,14 @@ def test_openai_models(client):
 
 
 def test_openai_that_stops_listening_stops_the_model(client, real_server):
-    before = real_server.status()["prompts"].get("cancelled_speaking", 0)
+    before = real_server.status()["prompts"].get("cancelled_decode", 0)
     messages = [{"role": "user", "content": "Tell me a very long story."}]
     stream = client.chat.completions.create(
         model="any", messages=messages, stream=True, extra_body={"ignore_eos": True}
     )
     next(iter(stream))
     stream.close()
-    wait_until(lambda: real_server.status()["prompts"].get("cancelled_speaking", 0) > before)
+    wait_until(lambda: real_server.status()["prompts"].get("cancelled_decode", 0) > before)
 
 
 def test_openai_next_turn_costs_its_new_tokens_only(client):

@@ -138,7 +138,7 @@ def test_reload_in_mid_answer_cancels_on_the_server(page, gated):
     page.reload()
     wait_until(lambda: any(job.cancelled.is_set() for job in gated.server.worker._jobs))
     gated.engine.allow(1)
-    wait_until(lambda: gated.status()["prompts"].get("cancelled_speaking") == 1)
+    wait_until(lambda: gated.status()["prompts"].get("cancelled_decode") == 1)
     assert gated.engine.steps_after_cancel == 0
 
 
@@ -346,7 +346,7 @@ def test_escape_stops_and_keeps_what_was_said(page, gated):
     expect(last_answer(page)).to_have_text("word0 word1")
     wait_until(lambda: any(job.cancelled.is_set() for job in gated.server.worker._jobs))
     gated.engine.allow(1)
-    wait_until(lambda: gated.status()["prompts"].get("cancelled_speaking") == 1)
+    wait_until(lambda: gated.status()["prompts"].get("cancelled_decode") == 1)
 
 
 def test_double_click_on_send_does_not_stop(page, gated):
@@ -431,7 +431,7 @@ def test_two_tabs_are_answered_in_order(page, gated):
     ask(page, "2 first")
     wait_until(lambda: gated.status()["busy"])
     ask(second, "2 second")
-    wait_until(lambda: gated.status()["queued"] == 1)
+    wait_until(lambda: gated.status()["waiting"] == 1)
     gated.engine.allow(20)
     expect(last_answer(second)).to_have_text("word0 word1")
     assert gated.engine.prompts == ["2 first", "2 second"]

@@ -25,36 +25,36 @@ def test_close_while_waiting_never_starts(real_server):
     read_until(first, b"\r\n\r\n")
     second = real_server.connect()
     second.sendall(prompt_request("What is courage?"))
-    wait_until(lambda: real_server.status()["queued"] == 1)
+    wait_until(lambda: real_server.status()["waiting"] == 1)
     second.close()
     wait_until(lambda: counts(real_server, "cancelled_waiting") == before + 1)
-    assert real_server.status()["queued"] == 0
+    assert real_server.status()["waiting"] == 0
     assert real_server.status()["last"]["stage"] == "waiting"
     first.close()
     assert_next_prompt_is_answered(real_server)
 
 
 def test_close_while_reading_ends_before_the_prompt_is_read(real_server):
-    before = counts(real_server, "cancelled_reading")
+    before = counts(real_server, "cancelled_prefill")
     client = real_server.connect()
     client.sendall(prompt_request(LONG_PROMPT))
-    wait_until(lambda: (real_server.status()["current"] or {}).get("stage") == "reading")
+    wait_until(lambda: (real_server.status()["current"] or {}).get("stage") == "prefill")
     client.close()
-    wait_until(lambda: counts(real_server, "cancelled_reading") == before + 1)
+    wait_until(lambda: counts(real_server, "cancelled_prefill") == before + 1)
     last = real_server.status()["last"]
-    assert (last["finish"], last["stage"], last["tokens"]) == ("cancelled", "reading", 0)
+    assert (last["finish"], last["stage"], last["tokens"]) == ("cancelled", "prefill", 0)
     assert_next_prompt_is_answered(real_server)
 
 
 def test_close_in_mid_answer(real_server):
-    before = counts(real_server, "cancelled_speaking")
+    before = counts(real_server, "cancelled_decode")
     client = real_server.connect()
     client.sendall(prompt_request("Tell me a long story.", ENDLESS))
     read_until(client, b"\r\n\r\n")
     client.close()
-    wait_until(lambda: counts(real_server, "cancelled_speaking") == before + 1)
+    wait_until(lambda: counts(real_server, "cancelled_decode") == before + 1)
     last = real_server.status()["last"]
-    assert (last["finish"], last["stage"]) == ("cancelled", "speaking")
+    assert (last["finish"], last["stage"]) == ("cancelled", "decode")
     assert 0 < last["tokens"] < 500
     assert_next_prompt_is_answered(real_server)
 
@@ -95,7 +95,7 @@ def test_answer_comes_piece_by_piece(real_server):
     with real_server.connect() as client:
         client.sendall(prompt_request("What is virtue?", "?max_tokens=40&ignore_eos=true"))
         first = read_until(client, b"\r\n\r\n")
-        assert real_server.status()["current"]["stage"] == "speaking"
+        assert real_server.status()["current"]["stage"] == "decode"
         status, _, body = parse_response(first + read_all(client))
     assert status == 200
     assert body.decode().strip()

@@ -182,7 +182,7 @@ def test_full_queue_and_full_share_have_their_statuses(gated):
         first.sendall(post(body_of("1 word")))
         assert gated.engine.is_waiting.wait(60)
         second.sendall(post(body_of("1 word")))
-        wait_until(lambda: gated.status()["queued"] == 1)
+        wait_until(lambda: gated.status()["waiting"] == 1)
         status, head, body = complete(gated, "1 word")
         assert status == 503
         assert "Retry-After: 5\r\n" in head
@@ -277,12 +277,12 @@ def test_client_behind_a_trusted_proxy_is_told_apart():
             first.sendall(post(body_of("1 word")))
             assert engine.is_waiting.wait(60)
             second.sendall(forwarded("198.51.100.1"))
-            wait_until(lambda: server.status()["queued"] == 1)
+            wait_until(lambda: server.status()["waiting"] == 1)
             one = ["X-Forwarded-For: 198.51.100.1"]
             assert complete(server, "1 word", one)[0] == 429
             with server.connect() as third:
                 third.sendall(forwarded("198.51.100.2"))
-                wait_until(lambda: server.status()["queued"] == 2)
+                wait_until(lambda: server.status()["waiting"] == 2)
                 engine.allow(10)
                 assert parse_response(read_all(third))[0] == 200
 

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from server.http.response import Prepared
-from server.http.state import Shared
+from server.http.state import ServerState
 from tests.support import LIMITS, FakeApplication, FakeClient, FakeLoop
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -354,7 +354,7 @@ def test_slow_reader_of_a_last_answer_is_given_its_time():
 
 def test_too_many_connections_are_told_so():
     loop = FakeLoop()
-    shared = Shared(FakeApplication(), dataclasses.replace(LIMITS, connections=2), loop)
+    shared = ServerState(FakeApplication(), dataclasses.replace(LIMITS, connections=2), loop)
     clients = [FakeClient(shared=shared) for _ in range(3)]
     assert [client.statuses for client in clients] == [[], [], [503]]
     assert b"Retry-After: 5\r\n" in clients[2].sent
@@ -365,7 +365,7 @@ def test_too_many_connections_are_told_so():
 
 def test_refused_connections_are_bounded_too():
     loop = FakeLoop()
-    shared = Shared(FakeApplication(), dataclasses.replace(LIMITS, connections=1), loop)
+    shared = ServerState(FakeApplication(), dataclasses.replace(LIMITS, connections=1), loop)
     clients = [FakeClient(shared=shared) for _ in range(100)]
     assert sum(client.statuses == [503] for client in clients) == 64
     assert sum(client.transport.is_aborted for client in clients) == 35
@@ -373,7 +373,7 @@ def test_refused_connections_are_bounded_too():
 
 def test_refused_request_is_one_line_in_the_log():
     told = []
-    shared = Shared(FakeApplication(), LIMITS, FakeLoop(), told.append)
+    shared = ServerState(FakeApplication(), LIMITS, FakeLoop(), told.append)
     client = FakeClient(shared=shared)
     client.application.limit = 2
     client.send(POST)

@@ -26,7 +26,9 @@ def ask(contexts, prompt, answer):
 
 def test_common_beginning():
     context = Context(FakeLLM([1, 2, 3, 4]))
-    assert [context.common(prompt) for prompt in ([], [2], [1], [1, 2, 9], [1, 2, 3, 4, 5])] == [
+    assert [
+        context.common_prefix(prompt) for prompt in ([], [2], [1], [1, 2, 9], [1, 2, 3, 4, 5])
+    ] == [
         0,
         0,
         1,

@@ -40,11 +40,11 @@ def test_cpus_to_be_had_are_the_idle_ones_and_ours(monkeypatch, tmp_path):
     accounts = Accounts(monkeypatch, tmp_path)
     looked = Cpus()
     accounts.now += 0.05
-    assert looked.to_be_had() is None
+    assert looked.available() is None
     accounts.now += 0.15
     accounts.own += 0.1
     accounts.write(0.08, 50, 0.06)  # the second is not ours to use
-    assert looked.to_be_had() == pytest.approx((0.1 + 0.08 + 0.06) / 0.2)
+    assert looked.available() == pytest.approx((0.1 + 0.08 + 0.06) / 0.2)
 
 
 def test_what_was_before_can_be_forgotten(monkeypatch, tmp_path):
@@ -52,15 +52,15 @@ def test_what_was_before_can_be_forgotten(monkeypatch, tmp_path):
     looked = Cpus()
     accounts.now += 5
     looked.forget()
-    assert looked.to_be_had() is None
+    assert looked.available() is None
     accounts.now += 0.2
     accounts.write(0.2, 0, 0.2)
-    assert looked.to_be_had() == pytest.approx(2)
+    assert looked.available() == pytest.approx(2)
 
 
 def test_no_accounts_at_all(monkeypatch, tmp_path):
     monkeypatch.setattr(cpus, "_PROC_STAT", tmp_path / "missing")
-    assert Cpus().to_be_had() is None
+    assert Cpus().available() is None
 
 
 def test_accounts_of_other_cpus_than_before_tell_nothing(monkeypatch, tmp_path):
@@ -69,4 +69,4 @@ def test_accounts_of_other_cpus_than_before_tell_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     accounts.now += 0.2
     accounts.write(500, 0, 0)
-    assert looked.to_be_had() is None
+    assert looked.available() is None

@@ -19,7 +19,7 @@ from server.model.errors import (
 )
 from server.model.job import Finish, Loading, Progress, Stage
 from server.model.loader import EngineSettings, load_engine
-from server.model.machine.governor import EffortSettings
+from server.model.machine.governor import GovernorSettings
 from server.model.machine.thermometer import Thermometer
 from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
@@ -108,7 +108,7 @@ def test_cancel_while_reading_evaluates_no_further_slice(engine, monkeypatch, sl
     say(engine, "Hello")
     spy = Spy(engine, monkeypatch, cancel_at=slice_number)
     pieces, progress = say(engine, LONG_PROMPT, cancelled=spy.cancelled)
-    assert (pieces, progress.finish, progress.stage) == ([], Finish.CANCELLED, Stage.READING)
+    assert (pieces, progress.finish, progress.stage) == ([], Finish.CANCELLED, Stage.PREFILL)
     assert len(spy.calls) == slice_number
     assert spy.calls_after_cancel == 0
 
@@ -118,7 +118,7 @@ def test_cancel_while_speaking_evaluates_no_further_token(engine, monkeypatch):
     say(engine, "What is virtue?")
     spy = Spy(engine, monkeypatch, cancel_at=4)  # the prompt's last token, then three more
     pieces, progress = say(engine, "What is virtue?", cancelled=spy.cancelled)
-    assert (progress.finish, progress.stage) == (Finish.CANCELLED, Stage.SPEAKING)
+    assert (progress.finish, progress.stage) == (Finish.CANCELLED, Stage.DECODE)
     assert spy.calls == [1, 1, 1, 1]
     assert spy.calls_after_cancel == 0
     assert progress.tokens == len(pieces) == 4
@@ -186,8 +186,8 @@ def test_load_tells_how_far_it_is_and_can_be_given_up(engine_settings, engine):
     loading, cancelled = Loading(), threading.Event()
     loaded = load_engine(engine_settings, loading, cancelled)
     assert loading.read_bytes == loading.file_bytes == engine_settings.model_file.stat().st_size
-    loaded.read_persona(cancelled, loading.persona)
-    assert loading.persona.read_tokens == len(engine._prompts.persona_tokens)
+    loaded.prefill_persona(cancelled, loading.persona)
+    assert loading.persona.prefilled_tokens == len(engine._prompts.persona_tokens)
     assert loading.share == 1
     cancelled.set()
     with pytest.raises(ModelUnavailable):
@@ -213,7 +213,7 @@ def test_seed_repeats_itself_after_another_system_text(engine, monkeypatch):
     sampling = Sampling(max_tokens=12, temperature=0.6, seed=3)
     before, _ = say(engine, "What is justice?", sampling)
     foreign = engine.write_prompt(Conversation("Who are you?", system="You are a pirate."))
-    engine.read(foreign.tokens, threading.Event(), Progress())
+    engine.prefill(foreign.tokens, threading.Event(), Progress())
     after, progress = say(engine, "What is justice?", sampling)
     assert progress.cached_tokens == 0
     assert after == before
@@ -228,7 +228,7 @@ def test_seed_repeats_itself_after_another_system_text(engine, monkeypatch):
 @pytest.mark.model
 def test_small_context_answers_beside_the_persona(engine_settings):
     small = load_engine(dataclasses.replace(engine_settings, context_tokens=512))
-    small.read_persona(threading.Event(), Progress())
+    small.prefill_persona(threading.Event(), Progress())
     pieces, _ = say(small, "Why?", GREEDY)
     assert pieces
 
@@ -239,7 +239,7 @@ def test_persona_is_read_alike_whatever_the_speed(engine_settings):
     for seconds in (10.0, 1e-4):
         loaded = load_engine(engine_settings)
         loaded._slice.record(8, seconds)
-        loaded.read_persona(threading.Event(), Progress())
+        loaded.prefill_persona(threading.Event(), Progress())
         states.append(loaded._context.logits().copy())
     # To the last bit, or the same seed would answer otherwise after a restart.
     assert np.array_equal(*states)
@@ -261,22 +261,20 @@ def test_hot_machine_paces_the_answer_and_a_cool_one_does_not(engine_settings, t
     zone = tmp_path / "thermal_zone0"
     zone.mkdir()
     (zone / "temp").write_text("95000")
-    effort = EffortSettings(1, 75.0, Thermometer(tmp_path))
-    engine = load_engine(dataclasses.replace(engine_settings, effort=effort))
+    governor = GovernorSettings(1, 75.0, Thermometer(tmp_path))
+    engine = load_engine(dataclasses.replace(engine_settings, governor=governor))
     cancelled = threading.Event()
     rests = []
 
     def wait(seconds):
         rests.append(seconds)
-        if engine.temperature.duty < 0.2:
+        if engine.cooling.duty < 0.2:
             (zone / "temp").write_text("40000")  # cool at last
 
     cancelled.wait = wait
     progress = Progress()
     sampling = Sampling(max_tokens=10_000, temperature=1.5, seed=1)
-    while (
-        engine.temperature is None or engine.temperature.celsius > 50 or engine.temperature.duty < 1
-    ):
+    while engine.cooling is None or engine.cooling.celsius > 50 or engine.cooling.duty < 1:
         list(
             engine.generate(
                 engine.write_prompt(Conversation("Speak of heat.")), sampling, cancelled, progress
@@ -289,7 +287,7 @@ def test_hot_machine_paces_the_answer_and_a_cool_one_does_not(engine_settings, t
 def test_persona_must_fit(engine_settings):
     tiny = load_engine(dataclasses.replace(engine_settings, context_tokens=256))
     with pytest.raises(ModelFileError, match=r"persona has .* does not fit a context of 256"):
-        tiny.read_persona(threading.Event(), Progress())
+        tiny.prefill_persona(threading.Event(), Progress())
 
 
 @pytest.mark.model
@@ -307,9 +305,9 @@ def test_tokenizer_agrees_with_itself(engine):
 def tiny(tmp_path):
     path = write_tiny_model(tmp_path / "tiny.bin")
     engine = load_engine(
-        EngineSettings(path, Persona("Be.", ()), "auto", 512, effort=EffortSettings(1))
+        EngineSettings(path, Persona("Be.", ()), "auto", 512, governor=GovernorSettings(1))
     )
-    engine.read_persona(threading.Event(), Progress())
+    engine.prefill_persona(threading.Event(), Progress())
     return engine
 
 
@@ -336,7 +334,7 @@ def test_legacy_user_cannot_forge_a_turn(tiny):
 
 def test_vocabulary_without_all_bytes_is_refused(tmp_path):
     path = write_tiny_model(tmp_path / "tiny.bin", bytes_left_out=2)
-    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, effort=EffortSettings(1))
+    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, governor=GovernorSettings(1))
     with pytest.raises(ModelFileError, match="lacks 2 of 255 byte tokens"):
         load_engine(settings)
 
@@ -344,7 +342,7 @@ def test_vocabulary_without_all_bytes_is_refused(tmp_path):
 def test_tokenizer_of_another_model_is_refused(tmp_path, socrates):
     path = write_tiny_model(tmp_path / "tiny.bin")
     shutil.copy(socrates.parent / "tokenizer.json", tmp_path)
-    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, effort=EffortSettings(1))
+    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, governor=GovernorSettings(1))
     with pytest.raises(ModelFileError, match="belongs to another model: it has token 49,151"):
         load_engine(settings)
 

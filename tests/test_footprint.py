@@ -6,7 +6,7 @@ import pytest
 
 from server.model.errors import ModelFileError
 from server.model.files import modelfile
-from server.model.files.footprint import check_fits, memory_to_be_had
+from server.model.files.footprint import available_memory, check_fits
 from server.model.files.modelfile import ModelFile
 from tests.tiny_model import TINY, write_tiny_model
 
@@ -44,9 +44,9 @@ def test_every_context_counts():
 
 def test_limit_of_the_cgroup_counts(monkeypatch):
     monkeypatch.setattr("server.model.files.footprint.memory_limit", lambda: 1000)
-    assert memory_to_be_had() == 1000
+    assert available_memory() == 1000
     monkeypatch.setattr("server.model.files.footprint.memory_limit", lambda: 2**63)
-    assert 2**20 < memory_to_be_had() < 2**60
+    assert 2**20 < available_memory() < 2**60
 
 
 def test_cache_is_two_half_floats_a_layer_and_channel(tmp_path):

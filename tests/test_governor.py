@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from server.model.machine.governor import Effort, EffortSettings
+from server.model.machine.governor import Governor, GovernorSettings
 from server.model.machine.thermometer import Thermometer
 from tests.support import PATIENCE_S
 
@@ -49,19 +49,19 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def hot(tmp_path, clock):
-    """An effort on a machine of 95 C that was told so for a minute."""
-    effort = Effort(EffortSettings(2, 75.0, write(tmp_path, thermal_zone0="95000")))
-    work_for_a_minute(effort, clock)
-    return effort
+    """An governor on a machine of 95 C that was told so for a minute."""
+    governor = Governor(GovernorSettings(2, 75.0, write(tmp_path, thermal_zone0="95000")))
+    work_for_a_minute(governor, clock)
+    return governor
 
 
-def work_for_a_minute(effort, clock):
+def work_for_a_minute(governor, clock):
     for _ in range(120):
         clock[0] += 0.5
-        effort.record(1, 1, 0.1)
+        governor.record(1, 1, 0.1)
 
 
-def rests(effort, clock):
+def rests(governor, clock):
     """The waits of which a rest consists, in a made-up time."""
     waits = []
 
@@ -70,19 +70,19 @@ def rests(effort, clock):
             waits.append(seconds)
             clock[0] += seconds
 
-    effort.rest(Cancelled())
+    governor.pause(Cancelled())
     return waits
 
 
 def test_duty_and_temperature_are_told(hot):
-    assert hot.temperature.celsius == 95.0
-    assert hot.temperature.duty == pytest.approx(0.1)
+    assert hot.cooling.celsius == 95.0
+    assert hot.cooling.duty == pytest.approx(0.1)
 
 
 def test_cancel_ends_a_rest_at_once(hot):
     cancelled = threading.Event()
     hot.record(1, 1, 60.0)
-    resting = threading.Thread(target=lambda: hot.rest(cancelled), daemon=True)
+    resting = threading.Thread(target=lambda: hot.pause(cancelled), daemon=True)
     resting.start()
     cancelled.set()
     resting.join(PATIENCE_S)
@@ -108,25 +108,25 @@ def test_long_rest_ends_when_it_gets_cool(hot, clock, tmp_path):
 def test_sensor_that_falls_silent_is_told_and_changes_nothing(hot, clock, tmp_path, caplog):
     (tmp_path / "thermal_zone0" / "temp").unlink()
     work_for_a_minute(hot, clock)
-    assert hot.temperature.celsius is None
-    assert hot.temperature.duty == pytest.approx(0.1)
+    assert hot.cooling.celsius is None
+    assert hot.cooling.duty == pytest.approx(0.1)
     write(tmp_path, thermal_zone0="90000")
     work_for_a_minute(hot, clock)
-    assert hot.temperature.celsius == 90.0
+    assert hot.cooling.celsius == 90.0
     told = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert told == ["temperature unknown: pacing stays as it is", "temperature known again"]
 
 
 def test_without_a_limit_nothing_is_read_and_nothing_rests(tmp_path):
-    effort = Effort(EffortSettings(2, None, write(tmp_path, thermal_zone0="95000")))
-    effort.record(1, 1, 0.1)
-    assert effort.temperature is None
+    governor = Governor(GovernorSettings(2, None, write(tmp_path, thermal_zone0="95000")))
+    governor.record(1, 1, 0.1)
+    assert governor.cooling is None
     waited = threading.Event()
     waited.wait = lambda seconds: pytest.fail("rested")
-    effort.rest(waited)
+    governor.pause(waited)
 
 
 def test_fixed_threads_give_one_up_for_the_heat(hot):
     hot._cooling._cap = 1
     assert hot.choose(1) == 1
-    assert Effort(EffortSettings(3)).choose(1) == 3
+    assert Governor(GovernorSettings(3)).choose(1) == 3

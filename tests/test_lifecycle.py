@@ -56,16 +56,16 @@ def test_help_and_version():
 
 
 def test_model_larger_than_the_memory_is_refused(tiny_path, monkeypatch):
-    monkeypatch.setattr("server.assembly.memory_to_be_had", lambda: 1000)
+    monkeypatch.setattr("server.assembly.available_memory", lambda: 1000)
     with pytest.raises(ModelFileError, match=r"there are 0 MB of memory: take a smaller model\."):
         engine_settings(Options(model=tiny_path))
 
 
 def test_temperature_needs_a_sensor(tiny_path, monkeypatch, tmp_path):
     monkeypatch.setattr("server.assembly.Thermometer", lambda: Thermometer(tmp_path))
-    with pytest.raises(StartError, match=r"does not tell its temperature .*--max-temperature out"):
-        engine_settings(Options(model=tiny_path, max_temperature=75.0))
-    assert engine_settings(Options(model=tiny_path)).effort.max_celsius is None
+    with pytest.raises(StartError, match=r"does not tell its temperature .*--max-celsius out"):
+        engine_settings(Options(model=tiny_path, max_celsius=75.0))
+    assert engine_settings(Options(model=tiny_path)).governor.max_celsius is None
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_shutdown_finishes_or_cancels_the_answer_and_refuses_the_queue(socrates)
         speaking.sendall(prompt_request("Tell me everything you know.", "?ignore_eos=true"))
         read_until(speaking, b"\r\n\r\n")
         waiting.sendall(prompt_request("What is virtue?"))
-        wait_until(lambda: server.status()["queued"] == 1)
+        wait_until(lambda: server.status()["waiting"] == 1)
         server.process.send_signal(signal.SIGTERM)
         assert b"503 Service Unavailable" in read_all(waiting)
         rest = read_all(speaking)

@@ -108,7 +108,7 @@ def test_reader_that_takes_nothing_is_let_go_and_the_model_stopped():
     engine = FakeEngine()
 
     def generate(prompt, sampling, cancelled, progress):
-        progress.stage = Stage.SPEAKING
+        progress.stage = Stage.DECODE
         for _ in range(200):  # 13 MB, far more than the kernel's buffers hold
             yield "x" * 65536
         assert cancelled.wait(PATIENCE_S)
@@ -119,4 +119,4 @@ def test_reader_that_takes_nothing_is_let_go_and_the_model_stopped():
         server.wait_until_ready()
         with server.connect() as client:
             client.sendall(prompt_request("1 word"))
-            wait_until(lambda: server.status()["prompts"].get("cancelled_speaking") == 1)
+            wait_until(lambda: server.status()["prompts"].get("cancelled_decode") == 1)

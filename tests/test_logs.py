@@ -88,18 +88,18 @@ def test_every_request_is_one_line_and_says_how_it_ended(monkeypatch):
             wait_until(server.engine.is_waiting.is_set)
             with server.connect() as waiting:
                 waiting.sendall(prompt_request(f"1 {SECRET}"))
-                wait_until(lambda: server.status()["queued"] == 1)
+                wait_until(lambda: server.status()["waiting"] == 1)
             wait_until(lambda: ending(requests(), "cancelled_waiting"))
         wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))
         server.engine.allow(1)
-        wait_until(lambda: ending(requests(), "cancelled_reading"))
+        wait_until(lambda: ending(requests(), "cancelled_prefill"))
         with server.connect() as speaking:
             speaking.sendall(prompt_request(f"9 {SECRET}"))
             server.engine.allow(2)
             read_until(speaking, b"word1")
         wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))
         server.engine.allow(1)
-        wait_until(lambda: ending(requests(), "cancelled_speaking"))
+        wait_until(lambda: ending(requests(), "cancelled_decode"))
         server.engine.gated = False
         server.engine.allow(10)
         server.ask(f"2 {SECRET}")
@@ -115,8 +115,8 @@ def test_every_request_is_one_line_and_says_how_it_ended(monkeypatch):
     assert SECRET not in "".join(lines()).replace(f"/%0a{SECRET}", "")
     by_ending = {fields["ended"]: fields for fields in told if "ended" in fields}
     assert by_ending["cancelled_waiting"]["status"] is None
-    assert by_ending["cancelled_reading"]["status"] is None
-    assert by_ending["cancelled_speaking"]["status"] == 200
+    assert by_ending["cancelled_prefill"]["status"] is None
+    assert by_ending["cancelled_decode"]["status"] == 200
     assert by_ending["done"]["tokens"] == 2
     assert by_ending["length"]["tokens"] == 1
     assert by_ending["failed"]["status"] == 503

@@ -72,7 +72,7 @@ def test_refused_prompts_are_counted_by_why():
             client = stack.enter_context(server.connect())
             client.sendall(prompt_request("1 word"))
             wait_until(engine.is_waiting.is_set)
-        wait_until(lambda: server.status()["queued"] == 1)
+        wait_until(lambda: server.status()["waiting"] == 1)
         assert server.ask("1 word")[0] == 503
         found = scrape(server)
         assert value(found, "refused_total", reason="empty") == 1
@@ -100,7 +100,7 @@ def test_cancelled_prompt_tells_how_long_it_took():
         wait_until(lambda: not server.server.worker.is_busy)
         found = scrape(server)
         assert value(found, "cancel_seconds_count") == 1
-        assert value(found, "prompts_total", ending="cancelled_reading") == 1
+        assert value(found, "prompts_total", ending="cancelled_prefill") == 1
 
 
 def test_loop_lag_is_looked_at(server):

@@ -143,7 +143,7 @@ def test_page_and_words_come_through(shared_farm):
 
 
 def speaking(servers):
-    return [s for s in servers if (s.status()["current"] or {}).get("stage") == "speaking"]
+    return [s for s in servers if (s.status()["current"] or {}).get("stage") == "decode"]
 
 
 def cancelled(servers):
@@ -200,7 +200,7 @@ def queued_in_proxy(metrics):
 
 def held(server):
     status = server.status()
-    return status["busy"] + status["queued"]
+    return status["busy"] + status["waiting"]
 
 
 @pytest.mark.model
@@ -227,7 +227,7 @@ def asked_while_busy(servers, port):
     answers = []
     asking = threading.Thread(target=lambda: answers.extend(ask_all(port, 24, max_tokens=40)))
     asking.start()
-    wait_until(lambda: servers[0] in speaking(servers[:1]) and servers[0].status()["queued"])
+    wait_until(lambda: servers[0] in speaking(servers[:1]) and servers[0].status()["waiting"])
     yield servers[0], answers
     asking.join()
 

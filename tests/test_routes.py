@@ -56,7 +56,7 @@ def test_prompt_trailers_only_if_asked_for(server):
     assert "Socrates-Prompt-Tokens: 9\r\n" in head
     assert "Socrates-Cached-Tokens: 7\r\n" in head
     assert "Socrates-Tokens: 3\r\n" in head
-    assert "Server-Timing: queue;dur=" in head
+    assert "Server-Timing: waiting;dur=" in head
     assert "Socrates-Finish" not in server.ask("3 words")[1]
 
 
@@ -195,7 +195,7 @@ def test_full_queue_is_503_and_not_ready(gated):
     for expected in (0, 1, 2):
         clients.append(gated.connect())
         clients[-1].sendall(prompt_request("1 word"))
-        wait_until(lambda n=expected: gated.status()["queued"] == n and gated.status()["busy"])
+        wait_until(lambda n=expected: gated.status()["waiting"] == n and gated.status()["busy"])
     status, head, body = gated.ask("1 word")
     assert (status, body) == (503, b"2 prompts are waiting already; try again soon.\n")
     assert "Retry-After: 5" in head
@@ -206,7 +206,7 @@ def test_full_queue_is_503_and_not_ready(gated):
 
 
 @pytest.mark.parametrize("way", ["fin", "rst", "shutdown"])
-@pytest.mark.parametrize("stage", ["waiting", "reading", "speaking"])
+@pytest.mark.parametrize("stage", ["waiting", "prefill", "decode"])
 def test_closed_socket_cancels_at_every_stage(gated, stage, way):
     engine = gated.engine
     if stage == "waiting":
@@ -216,8 +216,8 @@ def test_closed_socket_cancels_at_every_stage(gated, stage, way):
     client = gated.connect()
     client.sendall(prompt_request("slices 5"))
     if stage == "waiting":
-        wait_until(lambda: gated.status()["queued"] == 1)
-    elif stage == "reading":
+        wait_until(lambda: gated.status()["waiting"] == 1)
+    elif stage == "prefill":
         wait_until(engine.is_waiting.is_set)
     else:
         engine.allow(5)
@@ -258,7 +258,7 @@ def test_status_is_json(server):
     told = json.loads(body)
     assert told["version"] == __version__
     assert (told["model"], told["state"], told["threads"]) == ("fake", "ready", 1)
-    assert (told["busy"], told["queued"]) == (False, 0)
+    assert (told["busy"], told["waiting"]) == (False, 0)
 
 
 def test_loading_is_told_and_prompts_wait():
@@ -277,7 +277,7 @@ def test_loading_is_told_and_prompts_wait():
         assert status["loading"] == {"step": "loading the model: 32 of 128 MB", "share": 0.25}
         with server.connect() as client:
             client.sendall(prompt_request("1 word"))
-            wait_until(lambda: server.status()["queued"] == 1)
+            wait_until(lambda: server.status()["waiting"] == 1)
             gate.set()
             assert parse_response(read_all(client))[2] == b"word0 "
         assert server.request("GET", "/readyz")[2] == b"ready\n"

@@ -106,9 +106,9 @@ async def test_cancel_while_waiting_never_starts(worker, engine):
     await until(engine.is_waiting.is_set)
     job, recorder = submit(worker, "1 second")
     _, third = submit(worker, "1 third")
-    assert worker.queued == 2
+    assert worker.waiting == 2
     worker.cancel(job)
-    assert worker.queued == 1
+    assert worker.waiting == 1
     assert (recorder.ends, recorder.outcome.stage) == (1, Stage.WAITING)
     engine.allow(10)
     await third.ended.wait()
@@ -126,7 +126,7 @@ async def test_cancel_while_reading_ends_within_a_slice(worker, engine):
     engine.allow(10)
     await second.ended.wait()
     assert recorder.outcome.finish is Finish.CANCELLED
-    assert recorder.outcome.stage is Stage.READING
+    assert recorder.outcome.stage is Stage.PREFILL
     assert recorder.texts == []
     assert engine.steps == 4 + 2  # and the second prompt's own
     assert engine.steps_after_cancel == 0
@@ -142,7 +142,7 @@ async def test_cancel_while_speaking_ends_within_a_token(worker, engine):
     worker.cancel(job)
     engine.allow(10)
     await second.ended.wait()
-    assert recorder.outcome.stage is Stage.SPEAKING
+    assert recorder.outcome.stage is Stage.DECODE
     assert engine.steps == 4 + 2
     assert engine.steps_after_cancel == 0
     assert "".join(recorder.texts) == said  # none after the cancel
@@ -193,7 +193,7 @@ async def test_bad_prompts_are_refused_at_once(worker, engine):
         submit(worker, " ")
     with pytest.raises(PromptTooLong):
         submit(worker, "x" * 2000)
-    assert worker.queued == 0
+    assert worker.waiting == 0
 
 
 @pytest.mark.parametrize(("prompt", "pieces"), [("crash now", 0), ("fail now", 1)])
@@ -218,10 +218,10 @@ async def test_current_and_queued_tell_the_stage(worker, engine):
     submit(worker, "slices 2")
     submit(worker, "1 second")
     await until(engine.is_waiting.is_set)
-    assert worker.current.stage is Stage.READING
+    assert worker.current.stage is Stage.PREFILL
     engine.allow(2)
-    await until(lambda: worker.current.stage is Stage.SPEAKING)
-    assert worker.queued == 1
+    await until(lambda: worker.current.stage is Stage.DECODE)
+    assert worker.waiting == 1
 
 
 # -- loading --------------------------------------------------------------------------------
@@ -265,12 +265,12 @@ def test_slow_load_is_told_now_and_then(monkeypatch, caplog):
             assert told.wait(PATIENCE_S)
             return engine
 
-        def read_persona(cancelled, progress):
-            progress.prompt_tokens, progress.read_tokens = 253, 64
+        def prefill_persona(cancelled, progress):
+            progress.prompt_tokens, progress.prefilled_tokens = 253, 64
             told.clear()
             assert told.wait(PATIENCE_S)
 
-        engine.read_persona = read_persona
+        engine.prefill_persona = prefill_persona
         worker = Worker(load, 16, 16)
         loading = worker.start()
         await until(lambda: "loading the model: 1000 of 2900 MB" in caplog.text)

@@ -22,8 +22,8 @@ function describeLoading(loading) {
   return percent ? `The model is still loading (${percent} %)…` : "The model is still loading…";
 }
 
-function countAhead({ queued, busy }) {
-  return queued + (busy ? 1 : 0);
+function countAhead({ waiting, busy }) {
+  return waiting + (busy ? 1 : 0);
 }
 
 function countEnded({ prompts }) {

@@ -44,7 +44,7 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._count_outcomes(registry)
-        _show(registry, "waiting_prompts", "Prompts that wait for the model", lambda: worker.queued)
+        _show(registry, "waiting_prompts", "Prompts waiting for the model", lambda: worker.waiting)
         _show(
             registry,
             "busy",
@@ -65,7 +65,7 @@ class Metrics:
             registry,
             "duty_ratio",
             "Share of the time in which the model may work, below 1 for the heat",
-            lambda: worker.temperature.duty if worker.temperature else 1.0,
+            lambda: worker.cooling.duty if worker.cooling else 1.0,
         )
         info = Gauge("socrates_info", "Always 1", ["version", "model"], registry=registry)
         info.labels(__version__, model_name).set(1)
@@ -78,7 +78,7 @@ class Metrics:
             return Histogram(f"socrates_{name}", description, buckets=buckets, registry=registry)
 
         self._prompts = counter("prompts", "Prompts that ended, by how", ("ending",))
-        self._refused = counter("refused", "Prompts that were not even queued, by why", ("reason",))
+        self._refused = counter("refused", "Prompts refused at once, by reason", ("reason",))
         self._prompt_tokens = counter("prompt_tokens", "Tokens of prompts")
         self._cached_tokens = counter("cached_tokens", "Those that were still in a context")
         self._tokens = counter("tokens", "Tokens of answers")

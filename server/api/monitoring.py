@@ -73,11 +73,11 @@ class Status:
             "model": self._model_name,
             "state": worker.state.value,
             "busy": current is not None,
-            "queued": worker.queued,
+            "waiting": worker.waiting,
             "connections": self._count_connections(),
             "loading": _describe_loading(worker),
             "threads": worker.threads,
-            "temperature": _describe_temperature(worker),
+            "cooling": _describe_cooling(worker),
             "tokens_per_second": None if worker.speed is None else round(worker.speed, 2),
             "current": None if current is None else _describe_progress(current),
             "last": None if worker.last is None else _describe_outcome(worker.last),
@@ -92,14 +92,14 @@ def _describe_loading(worker: Worker) -> dict[str, Any] | None:
     return {"step": worker.loading.describe(), "share": round(worker.loading.share, 3)}
 
 
-def _describe_temperature(worker: Worker) -> dict[str, Any] | None:
-    temperature = worker.temperature
-    if temperature is None:
+def _describe_cooling(worker: Worker) -> dict[str, Any] | None:
+    cooling = worker.cooling
+    if cooling is None:
         return None
-    celsius = temperature.celsius
+    celsius = cooling.celsius
     return {
         "celsius": None if celsius is None else round(celsius, 1),
-        "duty": round(temperature.duty, 3),
+        "duty": round(cooling.duty, 3),
     }
 
 
@@ -108,7 +108,7 @@ def _describe_progress(progress: Progress) -> dict[str, Any]:
         "stage": progress.stage.value,
         "prompt_tokens": progress.prompt_tokens,
         "cached_tokens": progress.cached_tokens,
-        "read_tokens": progress.read_tokens,
+        "prefilled_tokens": progress.prefilled_tokens,
         "tokens": progress.tokens,
     }
 
@@ -121,6 +121,6 @@ def _describe_outcome(outcome: Outcome) -> dict[str, Any]:
         "cached_tokens": outcome.cached_tokens,
         "tokens": outcome.tokens,
         "queue_ms": round(1000 * outcome.queue_s, 1),
-        "prompt_ms": round(1000 * outcome.prompt_s, 1),
-        "generate_ms": round(1000 * outcome.generate_s, 1),
+        "prefill_ms": round(1000 * outcome.prefill_s, 1),
+        "decode_ms": round(1000 * outcome.decode_s, 1),
     }

@@ -104,9 +104,9 @@ class _PlainText:
         if not self._has_trailers:
             return ()
         durations = {
-            "queue": outcome.queue_s,
-            "prompt": outcome.prompt_s,
-            "generate": outcome.generate_s,
+            "waiting": outcome.queue_s,
+            "prefill": outcome.prefill_s,
+            "decode": outcome.decode_s,
         }
         timing = ", ".join(f"{name};dur={1000 * s:.1f}" for name, s in durations.items())
         return [

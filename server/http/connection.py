@@ -37,7 +37,7 @@ from server.http.fastpath import Remembered, read_plain_head
 from server.http.flow import Flow
 from server.http.parser import RequestParser
 from server.http.request import RequestHead
-from server.http.state import Shared
+from server.http.state import ServerState
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
         "_transport",
     )
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: ServerState) -> None:
         # shared
         self._shared = shared
         # of the connection

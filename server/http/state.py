@@ -67,7 +67,7 @@ class Closable(Protocol):
 
 
 @dataclass(slots=True)
-class Shared:
+class ServerState:
     """What all connections of one server have in common."""
 
     application: Application

@@ -33,12 +33,12 @@ class Context:
         held: list[int] = self._llm._context
         return held
 
-    def common(self, prompt: Sequence[int]) -> int:
+    def common_prefix(self, prompt: Sequence[int]) -> int:
         """How many tokens `prompt` and this context begin with alike."""
         pairs = zip(prompt, self.tokens, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
-    def cut_to(self, prompt: Sequence[int]) -> Sequence[int]:
+    def keep_prefix(self, prompt: Sequence[int]) -> Sequence[int]:
         """Keep what `prompt` begins with, and return the rest of it: one token at least."""
         rest: Sequence[int] = self._llm.prepare_inputs_for_generation(prompt, reset=True)
         return rest
@@ -83,14 +83,14 @@ class Contexts:
     def __iter__(self) -> Iterator[Context]:
         return iter(self._by_use)
 
-    def shared(self, prompt: Sequence[int]) -> int:
+    def persona_prefix(self, prompt: Sequence[int]) -> int:
         """How many tokens of the persona `prompt` begins with: all, or with another text none."""
         length = len(self._persona)
         return length if tuple(prompt[:length]) == self._persona else 0
 
     def take(self, prompt: Sequence[int]) -> Context:
         """The context for `prompt`, which now is the most recently used."""
-        shared = self.shared(prompt)
+        shared = self.persona_prefix(prompt)
         # `max` takes the first, the stalest, of equals.
         chosen = max(self._by_use, key=lambda context: self._likeness(context, prompt, shared))
         self._by_use.remove(chosen)
@@ -101,6 +101,6 @@ class Contexts:
     # then at least half of the shorter one, not counting the persona.
     @staticmethod
     def _likeness(context: Context, prompt: Sequence[int], shared: int) -> int:
-        own = context.common(prompt) - shared
+        own = context.common_prefix(prompt) - shared
         shorter = min(len(prompt), len(context.tokens)) - shared
         return own if own > 0 and own >= _CONTINUED * shorter else 0

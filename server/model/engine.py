@@ -32,7 +32,7 @@ from server.model.detokenizer import Detokenizer
 from server.model.dry import Dry
 from server.model.errors import ModelFileError
 from server.model.job import Finish, Progress, Stage
-from server.model.machine.governor import Effort, Temperature
+from server.model.machine.governor import CoolingState, Governor
 from server.model.prompt.conversation import Conversation
 from server.model.prompt.writer import Prompt, PromptWriter
 from server.model.sampler import Sampling, penalise, sample
@@ -55,13 +55,13 @@ class Engine:
         control: frozenset[int],
         pieces: Sequence[bytes],
         prompts: PromptWriter,
-        effort: Effort,
+        governor: Governor,
     ) -> None:
         self._pieces = pieces
         self._control = control
         self._control_index = np.array(sorted(control))
         self._prompts = prompts
-        self._effort = effort
+        self._governor = governor
         self._slice = SliceSize()
         self._contexts = Contexts(contexts, prompts.persona_tokens)
         self._context = contexts[0]  # the one at work
@@ -70,12 +70,12 @@ class Engine:
     @property
     def threads(self) -> int:
         """Threads that ggml gets for a token now."""
-        return self._effort.threads
+        return self._governor.threads
 
     @property
-    def temperature(self) -> Temperature | None:
-        """The last reading; None without a limit (`--max-temperature`)."""
-        return self._effort.temperature
+    def cooling(self) -> CoolingState | None:
+        """The last reading; None without a limit (`--max-celsius`)."""
+        return self._governor.cooling
 
     def write_prompt(self, conversation: Conversation) -> Prompt:
         """The whole prompt for `conversation`. Safe on any thread.
@@ -91,7 +91,7 @@ class Engine:
             conversation, most, self.context_tokens - _ANSWER_TOKENS_BESIDE_TALK
         )
 
-    def read_persona(self, cancelled: threading.Event, progress: Progress) -> None:
+    def prefill_persona(self, cancelled: threading.Event, progress: Progress) -> None:
         """Evaluate the persona, so that no prompt has to; `cancelled` is looked at every 16 tokens.
 
         Raises:
@@ -105,9 +105,11 @@ class Engine:
             )
         for context in self._contexts:
             self._context = context
-            self._read(persona, cancelled, progress)
+            self._prefill(persona, cancelled, progress)
 
-    def read(self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress) -> bool:
+    def prefill(
+        self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress
+    ) -> bool:
         """Bring a context to `prompt`: reuse what it begins with, evaluate the rest.
 
         Returns:
@@ -117,15 +119,17 @@ class Engine:
             RuntimeError: if ggml fails to evaluate.
         """
         self._context = self._contexts.take(prompt)
-        return self._read(prompt, cancelled, progress)
+        return self._prefill(prompt, cancelled, progress)
 
-    def _read(self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress) -> bool:
+    def _prefill(
+        self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress
+    ) -> bool:
         unread_persona = self._make_room_for_persona(prompt)
-        rest = self._context.cut_to(prompt)
+        rest = self._context.keep_prefix(prompt)
         progress.prompt_tokens = len(prompt)
-        progress.cached_tokens = progress.read_tokens = len(prompt) - len(rest)
-        progress.stage = Stage.READING
-        self._effort.begin_prompt()
+        progress.cached_tokens = progress.prefilled_tokens = len(prompt) - len(rest)
+        progress.stage = Stage.PREFILL
+        self._governor.begin_prompt()
         started, at = time.perf_counter(), 0
         while at < len(rest) and not cancelled.is_set():
             if at < unread_persona:
@@ -133,16 +137,16 @@ class Engine:
             else:
                 size = self._slice.next(len(rest) - at)
             at += self._evaluate_slice(rest[at : at + size])
-            progress.read_tokens = progress.cached_tokens + at
-            self._effort.rest(cancelled)
-        progress.prompt_s = time.perf_counter() - started
+            progress.prefilled_tokens = progress.cached_tokens + at
+            self._governor.pause(cancelled)
+        progress.prefill_s = time.perf_counter() - started
         return not cancelled.is_set()
 
     # How many tokens of the persona are to be read before the rest of `prompt`. What the context
     # holds of it is kept only if it was read in the same slices, from its beginning.
     def _make_room_for_persona(self, prompt: Sequence[int]) -> int:
-        shared = self._contexts.shared(prompt)
-        common, held = self._context.common(prompt[:shared]), len(self._context.tokens)
+        shared = self._contexts.persona_prefix(prompt)
+        common, held = self._context.common_prefix(prompt[:shared]), len(self._context.tokens)
         if common < shared and (common < held or held % _PERSONA_SLICE_TOKENS):
             self._context.clear()
             common = 0
@@ -163,15 +167,15 @@ class Engine:
         Raises:
             RuntimeError: if ggml fails to evaluate; the next prompt may still succeed.
         """
-        if not self.read(prompt.tokens, cancelled, progress):
+        if not self.prefill(prompt.tokens, cancelled, progress):
             progress.finish = Finish.CANCELLED
             return
-        progress.stage = Stage.SPEAKING
+        progress.stage = Stage.DECODE
         started = time.perf_counter()
         try:
-            yield from self._speak(prompt, sampling, cancelled, progress)
+            yield from self._decode(prompt, sampling, cancelled, progress)
         finally:
-            progress.generate_s = time.perf_counter() - started
+            progress.decode_s = time.perf_counter() - started
 
     def evaluate(self, tokens: Sequence[int]) -> None:
         """Append `tokens`, at most LARGEST_BATCH, to the context at work, in one call into ggml.
@@ -179,10 +183,10 @@ class Engine:
         Raises:
             RuntimeError: if ggml fails.
         """
-        threads = self._effort.choose(len(tokens))
+        threads = self._governor.choose(len(tokens))
         started = time.perf_counter()
         self._context.evaluate(tokens, threads)
-        self._effort.record(len(tokens), threads, time.perf_counter() - started)
+        self._governor.record(len(tokens), threads, time.perf_counter() - started)
 
     def _evaluate_slice(self, tokens: Sequence[int]) -> int:
         started = time.perf_counter()
@@ -190,7 +194,7 @@ class Engine:
         self._slice.record(len(tokens), time.perf_counter() - started)
         return len(tokens)
 
-    def _speak(
+    def _decode(
         self,
         prompt: Prompt,
         sampling: Sampling,
@@ -226,7 +230,7 @@ class Engine:
                 finish = Finish.CANCELLED
             else:
                 self.evaluate([token])
-                self._effort.rest(cancelled)
+                self._governor.pause(cancelled)
                 recent.append(token)
                 dry.accept(token)
         if rest := answer.end():

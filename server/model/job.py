@@ -20,8 +20,8 @@ class Stage(Enum):
     """How far a prompt has come."""
 
     WAITING = "waiting"
-    READING = "reading"
-    SPEAKING = "speaking"
+    PREFILL = "prefill"
+    DECODE = "decode"
 
 
 class Finish(Enum):
@@ -41,10 +41,10 @@ class Progress:
     finish: Finish | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of the prompt, those that were still in the context
-    read_tokens: int = 0  # of the prompt, those that are in the context by now
+    prefilled_tokens: int = 0  # of the prompt, those that are in the context by now
     tokens: int = 0  # of the answer
-    prompt_s: float = 0.0  # time to read the uncached tokens
-    generate_s: float = 0.0  # time from the first token's sampling to the end
+    prefill_s: float = 0.0  # time to read the uncached tokens
+    decode_s: float = 0.0  # time from the first token's sampling to the end
 
 
 @dataclass(slots=True)
@@ -59,14 +59,16 @@ class Loading:
     def share(self) -> float:
         """Of the step that it is at, from 0 to 1."""
         if self.persona.prompt_tokens:
-            return self.persona.read_tokens / self.persona.prompt_tokens
+            return self.persona.prefilled_tokens / self.persona.prompt_tokens
         return self.read_bytes / self.file_bytes if self.file_bytes else 0.0
 
     def describe(self) -> str:
         """The step that it is at, for the log."""
         persona = self.persona
         if persona.prompt_tokens:
-            return f"reading the persona: {persona.read_tokens} of {persona.prompt_tokens} tokens"
+            return (
+                f"reading the persona: {persona.prefilled_tokens} of {persona.prompt_tokens} tokens"
+            )
         return f"loading the model: {self.read_bytes / 1e6:.0f} of {self.file_bytes / 1e6:.0f} MB"
 
 
@@ -80,8 +82,8 @@ class Outcome:
     cached_tokens: int
     tokens: int
     queue_s: float
-    prompt_s: float
-    generate_s: float
+    prefill_s: float
+    decode_s: float
     first_text_s: float | None = None  # from `submit` to the first text, if there was any
     cancel_s: float | None = None  # from `cancel` to the end, if it was cancelled
     error: ModelError | None = None  # why it was refused or failed, if it was
@@ -96,7 +98,7 @@ class Outcome:
     @property
     def tokens_per_second(self) -> float | None:
         """Speed of the answer alone, or None if there was none to measure."""
-        return self.tokens / self.generate_s if self.generate_s > 0 and self.tokens else None
+        return self.tokens / self.decode_s if self.decode_s > 0 and self.tokens else None
 
 
 class Listener(Protocol):

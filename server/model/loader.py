@@ -13,7 +13,7 @@ from server.model.files import modelfile
 from server.model.files.catalog import TOKENIZER_FILE
 from server.model.files.pagecache import read_through
 from server.model.job import Loading
-from server.model.machine.governor import Effort, EffortSettings
+from server.model.machine.governor import Governor, GovernorSettings
 from server.model.prompt.persona import Persona
 from server.model.prompt.templates import TEMPLATES, Control, detect_template
 from server.model.prompt.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
@@ -31,7 +31,7 @@ class EngineSettings:
     template: str  # a key of TEMPLATES, or AUTO_TEMPLATE
     context_tokens: int
     contexts: int = 1
-    effort: EffortSettings = field(default_factory=EffortSettings)
+    governor: GovernorSettings = field(default_factory=GovernorSettings)
 
 
 def load_engine(
@@ -74,7 +74,7 @@ def load_engine(
     ids = {Control.BOS: llm.bos_token_id, Control.EOS: llm.eos_token_id}
     prompts = PromptWriter(settings.persona, TEMPLATES[name], tokenizer, ids)
     contexts = [Context(llm) for llm in llms]
-    return Engine(contexts, control, tokenizer.pieces, prompts, Effort(settings.effort))
+    return Engine(contexts, control, tokenizer.pieces, prompts, Governor(settings.governor))
 
 
 def _load(file: modelfile.ModelFile, context_tokens: int) -> LLM:

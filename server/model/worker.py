@@ -39,7 +39,7 @@ from enum import Enum
 from server.model.engine import Engine
 from server.model.errors import ClientQueueFull, ModelError, ModelUnavailable, QueueFull
 from server.model.job import Finish, Job, Listener, Loading, Outcome, Progress, Stage
-from server.model.machine.governor import Temperature
+from server.model.machine.governor import CoolingState
 from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
 
@@ -104,7 +104,7 @@ class Worker:
         return asyncio.ensure_future(self._await_load(loading))
 
     @property
-    def queued(self) -> int:
+    def waiting(self) -> int:
         """Prompts waiting for the model thread."""
         return sum(map(_is_waiting, self._jobs))
 
@@ -127,9 +127,9 @@ class Worker:
         return self._engine.threads if self._engine else None
 
     @property
-    def temperature(self) -> Temperature | None:
+    def cooling(self) -> CoolingState | None:
         """The last reading, if there is a limit."""
-        return self._engine.temperature if self._engine else None
+        return self._engine.cooling if self._engine else None
 
     @property
     def is_closing(self) -> bool:
@@ -139,7 +139,7 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """Whether `submit` would accept one more prompt now."""
-        return not self._closing.is_set() and self.queued < self._waiting_limit
+        return not self._closing.is_set() and self.waiting < self._waiting_limit
 
     def submit(
         self, conversation: Conversation, sampling: Sampling, listener: Listener, client: str
@@ -238,7 +238,7 @@ class Worker:
 
     def _load(self) -> Engine:  # model thread
         engine = self._load_engine(self.loading, self._closing)
-        engine.read_persona(self._closing, self.loading.persona)
+        engine.prefill_persona(self._closing, self.loading.persona)
         self._engine = engine  # from now on `submit` can tokenize
         return engine
 
@@ -346,7 +346,7 @@ class Worker:
             cached_tokens=done.cached_tokens,
             tokens=done.tokens,
             queue_s=started_at - job.submitted_at,
-            prompt_s=done.prompt_s,
-            generate_s=done.generate_s,
+            prefill_s=done.prefill_s,
+            decode_s=done.decode_s,
             error=error,
         )

@@ -5,7 +5,7 @@ import test from "node:test";
 
 import { describeWait, Wait } from "../../client/static/wait.js";
 
-const status = (queued, busy, ended = 0, state = "ready") => ({ state, queued, busy, prompts: { done: ended } });
+const status = (waiting, busy, ended = 0, state = "ready") => ({ state, waiting, busy, prompts: { done: ended } });
 
 const CASES = [
   ["idle before", status(0, true), status(0, false), "Socrates is thinking…"],

@@ -16,7 +16,7 @@ _STEP = 256
 _LEAST_CONTEXT = 768  # less has no room for persona and talk
 
 
-def memory_to_be_had() -> int | None:
+def available_memory() -> int | None:
     """Bytes of memory that this process may use: the machine's, or its cgroup's if less."""
     try:
         installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

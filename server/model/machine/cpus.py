@@ -41,7 +41,7 @@ class Cpus:
         """Let the next figure begin now: what others did before tells nothing."""
         self._account = _read_account()
 
-    def to_be_had(self) -> float | None:
+    def available(self) -> float | None:
         """How many could have been had since the last figure: those idle and those we used.
 
         None if that was under 0.1 s ago (the accounts count 10 ms ticks), or if nobody tells.

@@ -23,7 +23,7 @@ _SHORTEST_REST_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
-class EffortSettings:
+class GovernorSettings:
     """What the person who starts the server chose."""
 
     threads: int | None = None  # None lets the thread governor choose
@@ -32,17 +32,17 @@ class EffortSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Temperature:
+class CoolingState:
     """The last reading, and what is done about it."""
 
     celsius: float | None  # None while no sensor tells it
     duty: float  # the share of the time in which the model works
 
 
-class Effort:
+class Governor:
     """Chooses before every evaluation and learns from every one."""
 
-    def __init__(self, settings: EffortSettings) -> None:
+    def __init__(self, settings: GovernorSettings) -> None:
         self._cpus = Cpus()
         self._slice_threads: Threads
         self._token_threads: Threads
@@ -60,7 +60,7 @@ class Effort:
         self._looked_at = -_LOOK_INTERVAL_S
         self._is_blind = False
         self._busy_s = 0.0  # of work that no rest has followed yet
-        self.temperature: Temperature | None = None
+        self.cooling: CoolingState | None = None
 
     @property
     def threads(self) -> int:
@@ -73,7 +73,7 @@ class Effort:
 
     def choose(self, tokens: int) -> int:
         """The thread count for an evaluation of so many tokens."""
-        cpus = self._cpus.to_be_had()
+        cpus = self._cpus.available()
         if cpus is not None:
             self._slice_threads.hint(cpus)
             self._token_threads.hint(cpus)
@@ -89,7 +89,7 @@ class Effort:
         self._look_at_thermometer()
         self._busy_s = seconds
 
-    def rest(self, cancelled: threading.Event) -> None:
+    def pause(self, cancelled: threading.Event) -> None:
         """Rest as long as the last evaluation asks for; a cancel ends it at once.
 
         How long that is changes with the temperature meanwhile: the rest behind one token of a
@@ -102,8 +102,8 @@ class Effort:
             self._look_at_thermometer()
         self._busy_s = 0.0
 
-    def _owed_s(self, resting_since: float) -> float:
-        return self._cooling.rest_s(self._busy_s) - (time.monotonic() - resting_since)
+    def _owed_s(self, pausing_since: float) -> float:
+        return self._cooling.rest_s(self._busy_s) - (time.monotonic() - pausing_since)
 
     def _threads_for(self, tokens: int) -> Threads:
         return self._token_threads if tokens == 1 else self._slice_threads
@@ -117,7 +117,7 @@ class Effort:
         self._tell_blindness(celsius is None)
         if celsius is not None:
             self._cooling.observe(celsius, now)
-        self.temperature = Temperature(celsius, self._cooling.duty)
+        self.cooling = CoolingState(celsius, self._cooling.duty)
 
     # A sensor may come and go: meanwhile the model works as it last did.
     def _tell_blindness(self, is_blind: bool) -> None:

@@ -1,4 +1,4 @@
-"""How hard the model may work without getting hotter than a limit (`--max-temperature`).
+"""How hard the model may work without getting hotter than a limit (`--max-celsius`).
 
 A Pi without a fan reaches 80 C in minutes; its firmware then halves the clock, in jumps. So
 the governor gives up speed first, and only as much as needed, in one of two ways:
@@ -57,7 +57,7 @@ class Cooling(Protocol):
 
 
 class NoCooling:
-    """Never rests (no `--max-temperature`)."""
+    """Never rests (no `--max-celsius`)."""
 
     duty = 1.0
 
