@@ -89,9 +89,9 @@ def recipe(**changes):
     settings = {
         "frozen_layers": 0,
         "rank": 4,
-        "epochs": 8.0,
+        "steps": 80,
+        "batches_per_step": 1,
         "rate": 1e-2,
-        "tokens_per_step": 256,
         "held_out": 3,
     }
     return Recipe(**settings | changes)
@@ -122,8 +122,7 @@ def random_corrections(network, scale=0.02):
     [
         {},
         {"frozen_layers": 1},
-        {"alignment_tokens": 500},
-        {"b_rate": 4.0},
+        {"batches_per_step": 2},
         {"first_words": 3, "first_words_weight": 2.0},
     ],
     ids=str,
@@ -141,7 +140,7 @@ def test_loss_falls_on_what_was_trained_and_on_what_was_held_out(folder, changes
 def test_same_recipe_gives_the_same_adapter(folder):
     results = []
     for _ in range(2):
-        network, run = trainer(folder, epochs=1.0)
+        network, run = trainer(folder, steps=4)
         run.run(lambda report: None)
         results.append(network.corrections())
     for name, (a, b) in results[0].items():
@@ -151,19 +150,18 @@ def test_same_recipe_gives_the_same_adapter(folder):
 
 def test_interrupted_run_goes_on_to_the_same_end(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("server.model.tuning.trainer._CHECKPOINT_STEPS", 2)
-    whole, run = trainer(folder, epochs=2.0)
+    whole, run = trainer(folder, steps=12)
     run.run(lambda report: None)
-    assert run.steps > 6
 
     def interrupt(report):
         if report.step == 5:
             raise KeyboardInterrupt
 
     checkpoint = tmp_path / "checkpoint.pt"
-    _, run = trainer(folder, checkpoint, epochs=2.0)
+    _, run = trainer(folder, checkpoint, steps=12)
     with pytest.raises(KeyboardInterrupt):
         run.run(interrupt)
-    continued, run = trainer(folder, checkpoint, epochs=2.0)
+    continued, run = trainer(folder, checkpoint, steps=12)
     steps = []
     run.run(lambda report: steps.append(report.step))
     assert steps[0] == 5  # the fourth step was saved, the fifth was not
@@ -174,9 +172,9 @@ def test_interrupted_run_goes_on_to_the_same_end(folder, tmp_path, monkeypatch):
 
 def test_checkpoint_of_another_recipe_is_not_continued(folder, tmp_path):
     checkpoint = tmp_path / "checkpoint.pt"
-    _, run = trainer(folder, checkpoint, epochs=1.0)
+    _, run = trainer(folder, checkpoint, steps=4)
     run.run(lambda report: None)
-    _, other = trainer(folder, checkpoint, epochs=1.0, rate=2e-2)
+    _, other = trainer(folder, checkpoint, steps=4, rate=2e-2)
     assert not other.is_finished
 
 
@@ -265,7 +263,7 @@ def test_command_trains_and_writes_an_adapter(folder, tmp_path, capsys):
     out = tmp_path / "adapter.gguf"
     status = command.main(
         ["--base", str(folder / "model.gguf"), "--talks", str(folder / "talks"), "--out", str(out),
-         "--checkpoint", str(tmp_path / "c.pt"), "--rank", "4", "--epochs", "1", "--held-out", "3",
+         "--checkpoint", str(tmp_path / "c.pt"), "--rank", "4", "--steps", "4", "--held-out", "3",
          "--frozen-layers", "0"]
     )  # fmt: skip
     assert status == 0
