@@ -32,12 +32,12 @@ from typing import cast
 from server.http import response
 from server.http.deadline import Deadline
 from server.http.errors import HttpError, RequestTimeout, Unavailable
-from server.http.exchange import Exchange, Record, error_headers
+from server.http.exchange import Exchange, Record, last_response
 from server.http.fastpath import Remembered, read_plain_head
 from server.http.flow import Flow
 from server.http.parser import RequestParser
 from server.http.request import RequestHead
-from server.http.state import ServerState
+from server.http.state import ConnectionLimits, ServerState
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,21 @@ class _Phase(Enum):
     BODY = "a body is arriving"
     ANSWERING = "the application has the request"
     LINGERING = "we have closed our side and read on"
+
+
+# How long a connection may stay in a phase; None sets no limit.
+def _timeout_s(phase: _Phase, limits: ConnectionLimits) -> float | None:
+    match phase:
+        case _Phase.IDLE:
+            return limits.idle_timeout_s
+        case _Phase.HEAD:
+            return limits.header_timeout_s
+        case _Phase.BODY:
+            return limits.body_timeout_s
+        case _Phase.ANSWERING:
+            return None
+        case _Phase.LINGERING:
+            return _LINGER_S
 
 
 class Connection(asyncio.Protocol):
@@ -313,12 +328,7 @@ class Connection(asyncio.Protocol):
             method, path = self._head.method, self._head.path
             error = self._shared.application.render_error(self._head, error)
             self._head = None  # it has its answer, and its line in the log
-        body = error.body
-        length = ("Content-Length", str(len(body)))
-        headers = (*error_headers(error), ("Connection", "close"), length)
-        if method == "HEAD":
-            body = b""
-        answer = response.head(error.status, self._shared.clock.now(), headers) + body
+        answer = last_response(error, self._shared.clock.now(), method)
         self.write(answer)
         self._shared.log_unanswered(method, path, error.status, len(answer), self._begun_at)
         self._linger()
@@ -343,18 +353,11 @@ class Connection(asyncio.Protocol):
             self._begun_at = 0.0
         if self._is_stalled:
             return  # the reader's deadline comes first
-        limits = self._shared.limits
-        match phase:
-            case _Phase.IDLE:
-                self._deadline.set(limits.idle_timeout_s)
-            case _Phase.HEAD:
-                self._deadline.set(limits.header_timeout_s)
-            case _Phase.BODY:
-                self._deadline.set(limits.body_timeout_s)
-            case _Phase.ANSWERING:
-                self._deadline.clear()
-            case _Phase.LINGERING:
-                self._deadline.set(_LINGER_S)
+        timeout_s = _timeout_s(phase, self._shared.limits)
+        if timeout_s is None:
+            self._deadline.clear()
+        else:
+            self._deadline.set(timeout_s)
 
     # Close at once. The exchange hears of it now, not when the transport gets to it.
     def _drop(self) -> None:

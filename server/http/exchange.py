@@ -230,3 +230,11 @@ class Exchange:
 def error_headers(error: HttpError) -> list[Header]:
     """The fields of the response to `error`."""
     return [("Content-Type", error.content_type), *FRESH_HEADERS, *error.headers]
+
+
+def last_response(error: HttpError, date: bytes, method: str) -> bytes:
+    """The response to `error` on a connection that closes after it, for a request by `method`."""
+    body = error.body
+    length = ("Content-Length", str(len(body)))
+    headers = (*error_headers(error), ("Connection", "close"), length)
+    return response.head(error.status, date, headers) + (b"" if method == "HEAD" else body)
