@@ -22,9 +22,6 @@ Guarantees
 """
 
 import asyncio
-import logging
-import socket
-import struct
 import time
 from enum import Enum
 from typing import cast
@@ -39,12 +36,9 @@ from server.http.parser import RequestParser
 from server.http.request import RequestHead
 from server.http.state import ConnectionLimits, ServerState
 
-log = logging.getLogger(__name__)
-
 _LINGER_S = 2.0  # how long to read on after our FIN
 _RETRY_AFTER_S = 5
 _REFUSED_CONNECTIONS = 64  # told so at a time; beyond, the door is just shut
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7): linger on, for 0 seconds
 
 
 class _Phase(Enum):
@@ -157,12 +151,10 @@ class Connection(asyncio.Protocol):
         self._transport = self._flow = None
         self._shared.connections.discard(self)
         self._shared.refused.discard(self)
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            self._end(exchange)
-            exchange.disconnect()
-        elif self._head is not None:
-            head = self._head
+        head, self._head = self._head, None
+        if head is None:
+            self._disconnect()
+        else:
             self._shared.log_unanswered(head.method, head.path, None, 0, self._begun_at)
 
     def pause_writing(self) -> None:
@@ -202,7 +194,7 @@ class Connection(asyncio.Protocol):
         """The present request has its answer: wait for the next, or close."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            self._end(exchange)
+            self._shared.log_end(exchange)
         if keep_alive:
             self._enter(_Phase.IDLE)
         else:
@@ -210,16 +202,13 @@ class Connection(asyncio.Protocol):
 
     def reset(self) -> None:
         """Drop the connection at once: the client gets a reset, not an orderly end."""
-        if self._transport is not None:
-            sock = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        if self._flow is not None:
+            self._flow.reset_on_close()
             self._drop()
 
     def log(self, exchange: Exchange, details: dict[str, object]) -> None:
         """Tell the log of an exchange that is over."""
         self._shared.log(exchange, details)
-
-    # -- called by the lifecycle --------------------------------------------------------
 
     def shut_down(self) -> None:
         """Close now if no answer is under way, else when it has ended."""
@@ -259,12 +248,9 @@ class Connection(asyncio.Protocol):
         head = self._head or self._read_head()
         if head is None:
             return False
-        body = b""
-        if head.has_body:
-            arrived = self._read_body(head)
-            if arrived is None:
-                return False
-            body = arrived
+        body = self._read_body(head) if head.has_body else b""
+        if body is None:
+            return False
         self._answer(head, body)
         return True
 
@@ -299,25 +285,19 @@ class Connection(asyncio.Protocol):
                 shared.memo.remember(received, answer)
             self._send_prepared(answer)
             return
-        application = shared.application
-        exchange = self._exchange = Exchange(
-            self, head, body, shared.clock.now(), keep_alive, application.render_error
-        )
+        render_error = shared.application.render_error
+        now = shared.clock.now()
+        exchange = self._exchange = Exchange(self, head, body, now, keep_alive, render_error)
         if shared.on_request is not None:
             exchange.started_at = time.perf_counter()
-        try:
-            application.handle(exchange)
-        except HttpError as error:
-            exchange.fail(error)
-        except Exception:  # a fault of ours must cost this request only
-            log.exception("could not answer %s", head.method)
-            exchange.fail(HttpError("Something went wrong on the server."))
-        if self._exchange is not None:  # a late answer
-            exchange.keep_alive = False
-            if self._is_eof_pending:
-                self._drop()  # nobody is left to answer to
-            else:
-                self._enter(_Phase.ANSWERING)
+        shared.answer(exchange)
+        if self._exchange is None:
+            return
+        exchange.keep_alive = False  # a late answer
+        if self._is_eof_pending:
+            self._drop()  # nobody is left to answer to
+        else:
+            self._enter(_Phase.ANSWERING)
 
     # -- ending -------------------------------------------------------------------------
 
@@ -332,10 +312,6 @@ class Connection(asyncio.Protocol):
         self.write(answer)
         self._shared.log_unanswered(method, path, error.status, len(answer), self._begun_at)
         self._linger()
-
-    def _end(self, exchange: Exchange) -> None:
-        if not exchange.logs_later:
-            self._shared.log(exchange, {})
 
     # Say that no more will come, and read on for a while (see "no reset" above).
     def _linger(self) -> None:
@@ -353,29 +329,27 @@ class Connection(asyncio.Protocol):
             self._begun_at = 0.0
         if self._is_stalled:
             return  # the reader's deadline comes first
-        timeout_s = _timeout_s(phase, self._shared.limits)
-        if timeout_s is None:
-            self._deadline.clear()
-        else:
-            self._deadline.set(timeout_s)
+        self._deadline.set(_timeout_s(phase, self._shared.limits))
 
     # Close at once. The exchange hears of it now, not when the transport gets to it.
     def _drop(self) -> None:
         self._open_transport().abort()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            self._end(exchange)
+            self._shared.log_end(exchange)
             exchange.disconnect()
 
     def _on_deadline(self) -> None:
         transport = self._open_transport()
         flow = self._flow
-        if flow is not None and flow.is_stalled:
-            if flow.has_moved:
-                flow.look()
-                self._deadline.set(self._shared.limits.stalled_timeout_s)
-            else:
-                self.reset()
+        if flow is not None and flow.is_stalled and flow.has_moved:
+            flow.look()
+            self._deadline.set(self._shared.limits.stalled_timeout_s)
+        elif self._is_stalled:
+            self.reset()
         elif self._phase is _Phase.LINGERING:
             transport.abort()
         elif self._phase is _Phase.IDLE:

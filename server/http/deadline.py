@@ -40,15 +40,14 @@ class Deadline:
         self._timer: Timer | None = None
         self._armed_for = 0.0
 
-    def set(self, seconds: float) -> None:
-        """Call back in `seconds`, unless set or cleared again before."""
+    def set(self, seconds: float | None) -> None:
+        """Call back in `seconds`, unless set again before; None does not call back."""
+        if seconds is None:
+            self._when = None
+            return
         when = self._when = self._loop.time() + seconds
         if self._timer is None or when < self._armed_for:
             self._arm(when)
-
-    def clear(self) -> None:
-        """Do not call back, until set again."""
-        self._when = None
 
     def cancel(self) -> None:
         """Never call back again."""

@@ -6,6 +6,9 @@ the last look. Knows nothing of requests; the connection decides what follows.
 
 import asyncio
 import socket
+import struct
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7): linger on, for 0 seconds
 
 
 class Flow:
@@ -54,6 +57,11 @@ class Flow:
     def has_moved(self) -> bool:
         """Whether a stalled client has read anything since the last look: slow, but alive."""
         return self._transport.get_write_buffer_size() < self._unsent_bytes
+
+    def reset_on_close(self) -> None:
+        """Let the client see a reset when the transport closes, not an orderly end."""
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
     def _set_user_timeout(self, seconds: float) -> None:
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux

@@ -3,6 +3,7 @@
 Owns the set of live connections and the memo of answers; connection.py acts on them.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from server.http.errors import HttpError
 from server.http.exchange import Exchange, Record
 from server.http.fastpath import Memo
 from server.http.request import ParserLimits, RequestHead
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,21 @@ class ServerState:
     refused: set[Closable] = field(default_factory=set)  # those turned away, not yet gone
     is_closing: bool = False  # no connection is kept alive any more
     memo: Memo = field(default_factory=Memo)
+
+    def answer(self, exchange: Exchange) -> None:
+        """Have the application answer; whatever it raises becomes a response."""
+        try:
+            self.application.handle(exchange)
+        except HttpError as error:
+            exchange.fail(error)
+        except Exception:  # a fault of ours must cost this request only
+            log.exception("could not answer %s", exchange.head.method)
+            exchange.fail(HttpError("Something went wrong on the server."))
+
+    def log_end(self, exchange: Exchange) -> None:
+        """Log an exchange that has ended, unless the application does."""
+        if not exchange.logs_later:
+            self.log(exchange, {})
 
     def log(self, exchange: Exchange, details: dict[str, object]) -> None:
         """Log an exchange that is over, with the application's `details`."""
