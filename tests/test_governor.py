@@ -58,11 +58,11 @@ def hot(tmp_path, clock):
 def work_for_a_minute(governor, clock):
     for _ in range(120):
         clock[0] += 0.5
-        governor.record(1, 1, 0.1)
+        governor.record(1, 0.1)
 
 
-def rests(governor, clock):
-    """The waits of which a rest consists, in a made-up time."""
+def pauses(governor, clock):
+    """The waits that make up a pause, in simulated time."""
     waits = []
 
     class Cancelled:
@@ -79,30 +79,30 @@ def test_duty_and_temperature_are_told(hot):
     assert hot.cooling.duty == pytest.approx(0.1)
 
 
-def test_cancel_ends_a_rest_at_once(hot):
+def test_cancel_ends_a_pause_at_once(hot):
     cancelled = threading.Event()
-    hot.record(1, 1, 60.0)
-    resting = threading.Thread(target=lambda: hot.pause(cancelled), daemon=True)
-    resting.start()
+    hot.record(1, 60.0)
+    pausing = threading.Thread(target=lambda: hot.pause(cancelled), daemon=True)
+    pausing.start()
     cancelled.set()
-    resting.join(PATIENCE_S)
-    assert not resting.is_alive()  # the rest would have been 9 minutes
+    pausing.join(PATIENCE_S)
+    assert not pausing.is_alive()  # the pause would have been 9 minutes
 
 
-def test_rest_is_taken_once(hot, clock):
-    hot.record(1, 1, 0.02)
-    assert rests(hot, clock) == [pytest.approx(0.18)]
-    assert rests(hot, clock) == []
+def test_pause_is_taken_once(hot, clock):
+    hot.record(1, 0.02)
+    assert pauses(hot, clock) == [pytest.approx(0.18)]
+    assert pauses(hot, clock) == []
 
 
-def test_long_rest_ends_when_it_gets_cool(hot, clock, tmp_path):
-    hot.record(1, 1, 2.0)
-    waits = rests(hot, clock)
+def test_long_pause_ends_when_it_gets_cool(hot, clock, tmp_path):
+    hot.record(1, 2.0)
+    waits = pauses(hot, clock)
     assert sum(waits) == pytest.approx(18.0)
     assert max(waits) <= 0.5
-    hot.record(1, 1, 2.0)
+    hot.record(1, 2.0)
     write(tmp_path, thermal_zone0="40000")
-    assert sum(rests(hot, clock)) < 6
+    assert sum(pauses(hot, clock)) < 6
 
 
 def test_sensor_that_falls_silent_is_told_and_changes_nothing(hot, clock, tmp_path, caplog):
@@ -117,16 +117,14 @@ def test_sensor_that_falls_silent_is_told_and_changes_nothing(hot, clock, tmp_pa
     assert told == ["temperature unknown: pacing stays as it is", "temperature known again"]
 
 
-def test_without_a_limit_nothing_is_read_and_nothing_rests(tmp_path):
+def test_without_a_limit_nothing_is_read_and_nothing_pauses(tmp_path):
     governor = Governor(GovernorSettings(2, None, write(tmp_path, thermal_zone0="95000")))
-    governor.record(1, 1, 0.1)
+    governor.record(1, 0.1)
     assert governor.cooling is None
     waited = threading.Event()
-    waited.wait = lambda seconds: pytest.fail("rested")
+    waited.wait = lambda seconds: pytest.fail("paused")
     governor.pause(waited)
 
 
-def test_fixed_threads_give_one_up_for_the_heat(hot):
-    hot._cooling._cap = 1
-    assert hot.choose(1) == 1
+def test_threads_may_be_fixed():
     assert Governor(GovernorSettings(3)).choose(1) == 3

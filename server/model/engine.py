@@ -186,7 +186,7 @@ class Engine:
         threads = self._governor.choose(len(tokens))
         started = time.perf_counter()
         self._context.evaluate(tokens, threads)
-        self._governor.record(len(tokens), threads, time.perf_counter() - started)
+        self._governor.record(len(tokens), time.perf_counter() - started)
 
     def _evaluate_slice(self, tokens: Sequence[int]) -> int:
         started = time.perf_counter()

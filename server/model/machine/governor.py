@@ -1,4 +1,4 @@
-"""How hard each evaluation works: on how many threads, and with what rest behind it.
+"""How hard each evaluation works: on how many threads, and with what pause after it.
 
 Owns the thread governors (two, since slices of a prompt may want another count than
 tokens), the cooling, and the readings that both live on: CPUs and temperature. Used on the
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _TELLING_SLICE = 8  # smaller ones cost more a token, whatever the threads
 _LOOK_INTERVAL_S = 0.5  # at the thermometer
-_SHORTEST_REST_S = 0.0005
+_SHORTEST_PAUSE_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class GovernorSettings:
     """What the person who starts the server chose."""
 
     threads: int | None = None  # None lets the thread governor choose
-    max_celsius: float | None = None  # None never rests
+    max_celsius: float | None = None  # None never pauses
     thermometer: Thermometer | None = None  # wanted with max_celsius
 
 
@@ -59,7 +59,7 @@ class Governor:
             self._thermometer = settings.thermometer
         self._looked_at = -_LOOK_INTERVAL_S
         self._is_blind = False
-        self._busy_s = 0.0  # of work that no rest has followed yet
+        self._busy_s = 0.0  # of work that no pause has followed yet
         self.cooling: CoolingState | None = None
 
     @property
@@ -77,33 +77,30 @@ class Governor:
         if cpus is not None:
             self._slice_threads.hint(cpus)
             self._token_threads.hint(cpus)
-        usable = self._cooling.cap(self._cpus.usable())
-        return self._cooling.cap(self._threads_for(tokens).choose(usable))  # `--threads`, too
+        return self._threads_for(tokens).choose(self._cpus.usable())
 
-    def record(self, tokens: int, threads: int, seconds: float) -> None:
+    def record(self, tokens: int, seconds: float) -> None:
         """Learn what that evaluation took."""
         if tokens == 1 or tokens >= _TELLING_SLICE:
             self._threads_for(tokens).record(seconds / tokens)
-        if tokens == 1:
-            self._cooling.record(threads, seconds)
         self._look_at_thermometer()
         self._busy_s = seconds
 
     def pause(self, cancelled: threading.Event) -> None:
-        """Rest as long as the last evaluation asks for; a cancel ends it at once.
+        """Pause for as long as the last evaluation requires; a cancel ends it at once.
 
-        How long that is changes with the temperature meanwhile: the rest behind one token of a
-        large model can take seconds.
+        The length changes with the temperature meanwhile: the pause after one token of a large
+        model can take seconds.
         """
         started = time.monotonic()
-        while (left_s := self._owed_s(started)) > _SHORTEST_REST_S:
+        while (left_s := self._owed_s(started)) > _SHORTEST_PAUSE_S:
             if cancelled.wait(min(left_s, _LOOK_INTERVAL_S)):
                 break
             self._look_at_thermometer()
         self._busy_s = 0.0
 
     def _owed_s(self, pausing_since: float) -> float:
-        return self._cooling.rest_s(self._busy_s) - (time.monotonic() - pausing_since)
+        return self._cooling.pause_s(self._busy_s) - (time.monotonic() - pausing_since)
 
     def _threads_for(self, tokens: int) -> Threads:
         return self._token_threads if tokens == 1 else self._slice_threads
