@@ -118,7 +118,7 @@ class Options:
         None,
         _real(0, 2),
         "0 is the likeliest answer, 2 is wild",
-        "the model's own, 0.5 or 0.6",
+        "the model's own, 0.3 or 0.6",
     )
     # who waits
     # Queued prompts cost nothing, but nobody waits for the seventeenth answer.

@@ -297,6 +297,9 @@ def test_proxy_tells_who_asks_whatever_the_client_claims(behind_proxy):
         assert connection.getresponse().read() == b"word0 "
 
 
-def test_readme_quotes_the_caddyfile():
+def test_deploy_readme_quotes_the_caddyfile():
     quoted = (DEPLOY / "Caddyfile").read_text().replace("\t", "    ").splitlines()
-    assert "\n".join(f"    {line}" for line in quoted) in (ROOT / "README.md").read_text()
+    assert (
+        "\n".join(f"    {line}" for line in quoted)
+        in (ROOT / "server" / "deploy" / "README.md").read_text()
+    )

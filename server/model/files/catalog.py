@@ -71,13 +71,13 @@ _ALL = (
         source=replace(
             _SMOLLM2,
             adapter=ADAPTER,
-            merged_sha256="783324e32e26f64ebc63eec0ad8cdc5713c0b0cc1b92f331ff22db2ca9cf7ab0",
+            merged_sha256="eb258d0e4a0c2f714c9f6868ce5da5edd02db79a7f6f2efdfff3d1420da5a043",
         ),
         file_name="Socrates-135M.Q4_1.gguf",
         template="chatml",
         licence="Apache-2.0",
         persona="socrates-trained",
-        temperature=0.5,
+        temperature=0.3,
     ),
     CatalogModel(
         name="smollm2",
