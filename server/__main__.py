@@ -19,7 +19,7 @@ from server.options import main_options  # noqa: E402
 
 
 def main() -> int:
-    """Serve until told to stop; returns the exit status."""
+    """Serve until a signal; returns the exit status."""
     options = main_options()
     logs.set_up(options.log_level, options.log_format)
     try:

@@ -45,11 +45,13 @@ def engine_settings(options: Options) -> EngineSettings:
         path = model.path
         if not model.is_fetched:
             command = f"python -m server.model.fetch {model.name}"
-            raise ModelFileError(f"The model {model.name} is not here yet: run `{command}`.")
+            raise ModelFileError(
+                f"The model {model.name} has not been fetched yet: run `{command}`."
+            )
         template = model.template if template == AUTO_TEMPLATE else template
     else:
         path = model
-    # The engine looks again when it loads; here a wrong file is told before anything opens.
+    # The loader looks again; here a wrong file is refused before anything opens.
     check_fits(modelfile.inspect(path), options.context, options.contexts, available_memory())
     own = model.persona if isinstance(model, catalog.CatalogModel) else catalog.DEFAULT_PERSONA
     persona = load_persona(find_persona(options.persona or own))
@@ -71,7 +73,7 @@ def _governor_settings(options: Options) -> GovernorSettings:
     thermometer = Thermometer()
     if options.max_celsius is not None and thermometer.celsius() is None:
         raise StartError(
-            "This machine does not tell its temperature (there is no thermal zone under "
+            "This machine reports no temperature (there is no thermal zone under "
             "/sys/class/thermal): leave --max-celsius out."
         )
     return GovernorSettings(options.threads, options.max_celsius, thermometer)

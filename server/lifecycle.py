@@ -1,7 +1,7 @@
 """From start to exit: the listener, the signals, the connections, the ordered shutdown.
 
-Owns the process's parts and their order. The listener opens at once and the model loads
-behind it; SIGTERM or SIGINT ends it in this order: stop accepting, refuse what waits,
+Owns the process's parts and their order. The listener opens at once, while the model
+loads; SIGTERM or SIGINT ends it in this order: stop accepting, refuse waiting prompts,
 let the running answer finish or cancel it, close the connections, exit 0.
 """
 
@@ -144,7 +144,7 @@ class Server:
         log.info("stopped")
         return is_thread_free
 
-    # How late the loop comes to what was due: a long answer of ours, or too few CPUs.
+    # Measures event-loop lag: a blocking call of ours, or too few CPUs.
     def _look_at_loop(self) -> None:
         due = self._loop.time() + _LAG_INTERVAL_S
 
@@ -162,7 +162,7 @@ class Server:
             connection.reset()
 
 
-# Return when told to stop; raise if the model cannot be loaded before that.
+# Return on a signal; raise if the model cannot be loaded before that.
 async def _until_stopped(stop: asyncio.Event, loading: "asyncio.Future[None]") -> None:
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait((stopping, loading), return_when=asyncio.FIRST_COMPLETED)

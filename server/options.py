@@ -111,7 +111,9 @@ class Options:
         None, _real(30, 110), "degrees Celsius below which to keep the machine", "off"
     )
     context: int = _option(2048, _whole(256, 131072), "context length in tokens")
-    contexts: int = _option(1, _whole(1, 64), "talks held in memory at a time, for their next turn")
+    contexts: int = _option(
+        1, _whole(1, 64), "conversations whose KV cache is kept, one cache each"
+    )
     # one answer
     max_tokens: int = _option(500, _whole(1, 131072), "most tokens of one answer")
     temperature: float | None = _option(

@@ -525,7 +525,7 @@ def test_key_is_asked_for_and_remembered(page):
         server.wait_until_ready()
         open_page(page, server)
         ask(page, "2 words")
-        expect(last_note(page)).to_contain_text("This server wants a key")
+        expect(last_note(page)).to_contain_text("An API key is required")
         key = page.get_by_placeholder("The server's key")
         key.fill("s€cret")  # nothing that a header field could carry
         page.get_by_role("button", name="Enter").click()

@@ -63,7 +63,7 @@ def test_model_larger_than_the_memory_is_refused(tiny_path, monkeypatch):
 
 def test_temperature_needs_a_sensor(tiny_path, monkeypatch, tmp_path):
     monkeypatch.setattr("server.assembly.Thermometer", lambda: Thermometer(tmp_path))
-    with pytest.raises(StartError, match=r"does not tell its temperature .*--max-celsius out"):
+    with pytest.raises(StartError, match=r"reports no temperature .*--max-celsius out"):
         engine_settings(Options(model=tiny_path, max_celsius=75.0))
     assert engine_settings(Options(model=tiny_path)).governor.max_celsius is None
 

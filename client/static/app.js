@@ -40,7 +40,7 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   const prompt = read(field);
   if (!prompt || running) return;
-  if (tooLong(prompt)) return; // it was told when it was written
+  if (tooLong(prompt)) return; // the notice already says so
   field.value = "";
   grow(field);
   begin(prompt);
@@ -96,7 +96,7 @@ lookout.look();
 
 function begin(prompt) {
   document.getElementById("welcome")?.remove();
-  dropRetries(chat); // an old question's answer would come behind the new one's
+  dropRetries(chat); // otherwise a retried old question would be answered below the new one
   addQuestion(chat, prompt);
   answer(prompt);
 }

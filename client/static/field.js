@@ -15,7 +15,7 @@ export function tooLong(prompt) {
 /**
  * @param {HTMLTextAreaElement} field
  * @returns {string} what stands in it, as text that JSON can carry: half a surrogate pair, as
- *   some keyboards leave behind, becomes U+FFFD
+ *   some keyboards leave, becomes U+FFFD
  */
 export function read(field) {
   return new TextDecoder().decode(new TextEncoder().encode(field.value)).trim();

@@ -1,4 +1,4 @@
-// Looks out for the server: tells when it is lost, and when it is back. `fetch` is handed in.
+// Watches the server: reports when it is lost, and when it is back. `fetch` is handed in.
 
 import { readStatus } from "./status.js";
 

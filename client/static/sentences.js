@@ -1,6 +1,6 @@
 // Text that comes in pieces -> complete sentences. Pure.
 
-// Intl.Segmenter ends a sentence behind these; a person does not.
+// Intl.Segmenter ends a sentence after these; a person does not.
 const ABBREVIATION = /(?:^|[\s("])(?:Mr|Mrs|Ms|Dr|St|Prof|vs|etc|e\.g|i\.e)\.\s*$/;
 
 const MOST_LETTERS = 160;

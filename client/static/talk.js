@@ -1,4 +1,4 @@
-// What has been said, as far as the server is to be told with the next question. Pure.
+// What has been said, as far as the next question takes it to the server. Pure.
 
 // As JSON. More than 4,096 tokens take; with a question, it still fits a proxy's buffer of 64 KiB.
 const MOST_BYTES = 40_000;

@@ -3,7 +3,7 @@
 /**
  * @param {HTMLButtonElement} button
  * @param {boolean} isOn at first, if nothing else is remembered
- * @param {(isOn: boolean) => void} onChange is told at once, and at every change
+ * @param {(isOn: boolean) => void} onChange is called at once, and at every change
  */
 export function addToggle(button, isOn, onChange) {
   const show = (now) => {

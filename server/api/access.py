@@ -34,10 +34,10 @@ class Access:
         if self._api_key is None or head.method == "OPTIONS":
             return
         scheme, _, given = head.get(b"authorization").partition(" ")
-        # In a time that does not tell how much of it was right.
+        # In a time that does not reveal how much of it was right.
         is_right = hmac.compare_digest(given.strip().encode("latin-1"), self._api_key)
         if scheme.lower() != "bearer" or not is_right:
-            raise Unauthorized("This server wants a key: Authorization: Bearer KEY.")
+            raise Unauthorized("An API key is required: Authorization: Bearer KEY.")
 
     def cors(self, head: RequestHead) -> list[Header]:
         """The fields that let a page of that origin read the answer (Fetch standard, CORS)."""
@@ -55,7 +55,7 @@ class Access:
         cors = self.cors(head)
         if not any(name == "Access-Control-Allow-Origin" for name, _ in cors):
             return cors
-        # Whatever it wants to send: clients in pages send fields of their own, and the key is
+        # Whatever it asks for: clients in pages send fields of their own, and the key is
         # no secret that a browser would add by itself.
         wanted = head.get(b"access-control-request-headers") or "Content-Type"
         return [

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Network = IPv4Network | IPv6Network
-_IPV6_SITE_BITS = 64  # one person's network has so many bits of its own (RFC 6177)
+_IPV6_SITE_BITS = 64  # the bits of one person's network (RFC 6177)
 
 
 class ClientAddresses:

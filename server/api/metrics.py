@@ -23,10 +23,10 @@ _LAGS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
 
 class Metrics:
-    """Told of every outcome; asks for the rest when it is shown.
+    """Counts every outcome; reads the rest when it is shown.
 
     Args:
-        worker: whose queue and threads are told.
+        worker: whose queue and threads are shown.
         model_name: a label of `socrates_info`.
         count_connections: how many are open.
         thermometer: the machine's.

@@ -1,4 +1,4 @@
-"""How the server is: /healthz, /readyz, /status and /metrics. Reads the worker, owns nothing."""
+"""The state of the server: /healthz, /readyz, /status and /metrics. Owns nothing."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Status:
 
     Args:
         worker: whose state it is, mostly.
-        metrics: what /metrics tells.
+        metrics: what /metrics shows.
         model_name: what /status calls the model.
         count_connections: how many are open.
     """

@@ -114,7 +114,7 @@ class Replies:
 
     Args:
         worker: answers them.
-        addresses: tells whose they are.
+        addresses: knows whose they are.
         on_refused: hears of each that is refused at once.
     """
 
@@ -147,7 +147,7 @@ class Replies:
 
 
 def describe_ending(outcome: Outcome) -> dict[str, object]:
-    """What the log tells of an answer: never a word of it."""
+    """What the log says of an answer: never a word of it."""
     speed = outcome.tokens_per_second
     return {
         "ended": outcome.ending,

@@ -54,7 +54,7 @@ class _Route:
 
 
 class Routes:
-    """The application behind the connections (`server.http.shared.Application`).
+    """The application behind the connections (`server.http.state.Application`).
 
     Args:
         assets: the page's files by path.
@@ -195,7 +195,8 @@ def _check_coding(head: RequestHead) -> None:
         )
 
 
-# Nothing else, so that a page elsewhere cannot ask without the browser's asking us first.
+# Only application/json: a text or form type would let a page of another site POST without a
+# CORS preflight.
 def _check_json(head: RequestHead) -> None:
     if not head.is_json:
         raise UnsupportedMediaType("Send JSON, with Content-Type: application/json.")

@@ -43,7 +43,7 @@ _ASCTIME = "%a %b %d %H:%M:%S %Y"
 _DATE_PATTERNS = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", _ASCTIME)
 _WEIGHT = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 _CLOSE = "Connection: close\r\n"
-_KEEP_ALIVE_1_0 = "Connection: keep-alive\r\n"  # HTTP/1.0 must be told
+_KEEP_ALIVE_1_0 = "Connection: keep-alive\r\n"  # HTTP/1.0 closes otherwise
 _KEEP_ALIVE = ""
 _NOT_MODIFIED = "304"
 

@@ -38,7 +38,7 @@ from server.http.state import ConnectionLimits, ServerState
 
 _LINGER_S = 2.0  # how long to read on after our FIN
 _RETRY_AFTER_S = 5
-_REFUSED_CONNECTIONS = 64  # told so at a time; beyond, the door is just shut
+_REFUSED_CONNECTIONS = 64  # get a 503 at the same time; further ones are closed unanswered
 
 
 class _Phase(Enum):
@@ -262,7 +262,7 @@ class Connection(asyncio.Protocol):
         return head
 
     # The application may refuse a request by its head, before its body is read. What it
-    # says then is final (RFC 9110 section 10.1.1), and the connection closes behind it.
+    # says then is final (RFC 9110 section 10.1.1), and the connection closes after it.
     def _read_body(self, head: RequestHead) -> bytes | None:
         self._head = head
         limit = self._shared.application.body_limit(head)

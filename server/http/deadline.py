@@ -25,7 +25,7 @@ class Loop(Protocol):
 
 
 class Deadline:
-    """Calls back once when its time has passed. Setting it anew costs next to nothing.
+    """Calls back once when its time has passed. Setting it again costs next to nothing.
 
     A timer that is later than needed is replaced, one that is earlier is left to fire and
     to find out: a connection that answers 30,000 requests a second arms one in 30 s.

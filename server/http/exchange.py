@@ -28,7 +28,7 @@ TEXT_HEADERS: tuple[Header, ...] = (("Content-Type", response.TEXT_TYPE), *FRESH
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request as the log tells it: never a word of what was asked or answered."""
+    """One request as the log shows it: never a word of what was asked or answered."""
 
     method: str  # "-" where no request line could be read
     path: str  # without the query; visible ASCII only, as the parser guarantees
@@ -73,7 +73,7 @@ class Exchange:
       start(headers), write*, finish     a stream; `abort` instead of `finish` if it failed
 
     An answer that is not complete when the application returns is a late one: the
-    connection closes behind it, and what the client sends meanwhile is not read as a request.
+    connection closes after it, and what the client sends meanwhile is not read as a request.
     """
 
     __slots__ = (
@@ -176,7 +176,8 @@ class Exchange:
         """End the stream as broken, so that nobody takes half an answer for a whole one.
 
         What was said still arrives, and then the connection closes without the last chunk
-        (RFC 9112 section 8). An unframed body has only a reset to tell the difference.
+        (RFC 9112 section 8). Without framing (HTTP/1.0), only a reset
+        tells a broken answer from a complete one.
         """
         if self.is_open:
             self._end()

@@ -33,7 +33,7 @@ _ODD_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 
 
 class Remembered(NamedTuple):
-    """One prepared answer, and what the log tells of its request."""
+    """One prepared answer, and what the log says of its request."""
 
     method: str
     path: str

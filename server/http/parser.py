@@ -71,8 +71,8 @@ class _State(Enum):
     COUNTED = "in a body of known length"
     CHUNK_LINE = "before a chunk"
     CHUNK_DATA = "in a chunk"
-    CHUNK_END = "behind a chunk's data"
-    TRAILERS = "behind the last chunk"
+    CHUNK_END = "after a chunk's data"
+    TRAILERS = "after the last chunk"
     DONE = "body complete"
 
 
@@ -99,7 +99,7 @@ class RequestParser:
         self._limits = limits
         self._buffer = bytearray()
         self._at = 0  # what lies before has been read
-        self._searched = 0  # what lies before has been searched for a line's end, in vain
+        self._searched = 0  # everything before has been searched for a line's end
         self._state = _State.START
         # Of the request being read.
         self._blank_lines = 0
@@ -193,7 +193,7 @@ class RequestParser:
         self._fields = {}
         self._field_bytes = self._field_count = 0
 
-    # True when the empty line behind the fields has been read; serves trailers, too.
+    # True when the empty line after the fields has been read; serves trailers, too.
     def _read_fields(self) -> bool:
         buffer, fields = self._buffer, self._fields
         while match := FIELD_LINE.match(buffer, self._at):

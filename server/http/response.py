@@ -39,7 +39,7 @@ class Prepared:
     __slots__ = ("_date", "_rest", "_whole", "status")
 
     def __init__(self, status: int, rest: bytes) -> None:
-        """`rest` is all that stands behind the date, from its line end on."""
+        """`rest` is everything after the date, from its line end on."""
         self.status = status
         self._rest = rest
         self._date = b""

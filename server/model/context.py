@@ -1,8 +1,8 @@
-"""One context: the tokens whose keys and values a ctransformers model holds.
+"""KV caches: the tokens whose keys and values a ctransformers model holds.
 
 Owns one `ctransformers.LLM` (untyped here: only loader.py imports ctransformers). Several
-contexts share the weights, which are mapped from one file; each has its own cache of keys
-and values (server/model/footprint.py tells what that takes).
+contexts share the weights, which are mapped from one file; each has its own KV cache
+(files/footprint.py knows its size). llama.cpp calls them slots.
 """
 
 import ctypes
@@ -44,7 +44,7 @@ class Context:
         return rest
 
     def clear(self) -> None:
-        """Hold nothing."""
+        """Forget all tokens."""
         self._llm._context.clear()
 
     def evaluate(self, tokens: Sequence[int], threads: int) -> None:
@@ -72,8 +72,8 @@ class Contexts:
 
     Args:
         contexts: at least one.
-        persona: tokens that most prompts begin with: having them alone is no reason to take
-            a context away from the talk that is in it.
+        persona: tokens that most prompts begin with. Sharing only the persona is no match: such
+            a prompt must not evict another conversation's cache.
     """
 
     def __init__(self, contexts: Sequence[Context], persona: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ class Detokenizer:
 
     @property
     def is_exact(self) -> bool:
-        """Whether `tokens` say just `text`: no stop text, nor half a character, behind it."""
+        """Whether `tokens` are exactly `text`: no stop text or half a character follows."""
         return bool(self.text) and not self.is_stopped and not self._joiner.is_within_character
 
     def feed(self, token: int, piece: bytes) -> str:

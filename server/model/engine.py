@@ -40,9 +40,9 @@ from server.model.slices import SliceSize
 
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
-_ANSWER_TOKENS_BESIDE_TALK = 256  # and a talk is shortened to leave room for so many
+_ANSWER_TOKENS_BESIDE_TALK = 256  # room that a shortened conversation leaves
 # Of fixed size: ggml rounds differently in other slices, and then a seed would give another
-# answer whenever the persona was read anew.
+# answer whenever the persona was read again.
 _PERSONA_SLICE_TOKENS = 16
 
 
@@ -162,7 +162,7 @@ class Engine:
         """Read `prompt` (from `write_prompt`), then yield the answer's text piece by piece.
 
         Every piece is yielded before its token is evaluated, so an iteration costs one
-        evaluation. `progress` tells stage and counts meanwhile, and `finish` at the end.
+        evaluation. `progress` shows stage and counts meanwhile, and `finish` at the end.
 
         Raises:
             RuntimeError: if ggml fails to evaluate; the next prompt may still succeed.

@@ -57,13 +57,13 @@ class Loading:
 
     @property
     def share(self) -> float:
-        """Of the step that it is at, from 0 to 1."""
+        """Fraction of the current step that is done, 0 to 1."""
         if self.persona.prompt_tokens:
             return self.persona.prefilled_tokens / self.persona.prompt_tokens
         return self.read_bytes / self.file_bytes if self.file_bytes else 0.0
 
     def describe(self) -> str:
-        """The step that it is at, for the log."""
+        """The current step, for the log."""
         persona = self.persona
         if persona.prompt_tokens:
             return (

@@ -43,7 +43,7 @@ def load_engine(
 
     Args:
         settings: what to load.
-        loading: is told how far it is.
+        loading: receives the progress.
         cancelled: is looked at while the file is read.
 
     Raises:

@@ -1,6 +1,7 @@
 """How many prompt tokens to evaluate between two looks at the cancel event.
 
-Pure: told how long each slice took, it answers how large the next one may be. Large slices
+Pure: from the time that each slice took, it finds the size of the next. (llama.cpp calls a
+slice a batch.) Large slices
 read faster (SmolLM2, 2 threads: 110 tokens/s by ones, 172 by eights, 185 by 64s); small ones
 let a cancelled prompt go sooner. So: as large as the target allows, and of equal size, since
 a short rest would cost as much as a slice.
@@ -28,7 +29,7 @@ class SliceSize:
 
     def record(self, tokens: int, seconds: float) -> None:
         """Learn that a slice of `tokens` took `seconds`."""
-        if tokens < min(self._most, _FIRST):  # a rest: it tells nothing of larger ones
+        if tokens < min(self._most, _FIRST):  # a short last slice says nothing about full ones
             return
         within = int(tokens * _TARGET_S / seconds)
         # At most doubled: one lucky slice is no proof.

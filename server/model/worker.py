@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 _SHUTTING_DOWN = "The server is shutting down."
 _NOT_LOADED = "The model could not be loaded."
-_TELL_LOADING_S = 2.0  # at first, then ever more seldom
+_TELL_LOADING_S = 2.0  # first interval; doubles up to _TELL_SELDOM_S
 _TELL_SELDOM_S = 16.0
 
 LoadEngine = Callable[[Loading, threading.Event], Engine]
@@ -69,7 +69,7 @@ class Worker:
     """Owns the model thread and its queue. Every method is for the event loop.
 
     Args:
-        load: makes the engine; called once, on the model thread. It tells how far it is,
+        load: makes the engine; called once, on the model thread. It reports its progress,
             and gives up when the event is set.
         waiting_limit: how many prompts may wait, beside the one being answered.
         client_limit: how many of them may be one client's.
@@ -332,7 +332,7 @@ class Worker:
     def _to_loop(self, call: Callable[..., None], *arguments: object) -> None:  # model thread
         try:
             self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:  # the loop is closed: nobody is left to be told
+        except RuntimeError:  # the loop is closed: nobody is left to hear it
             log.debug("the event loop is closed; dropped %s", call.__name__)
 
     @staticmethod

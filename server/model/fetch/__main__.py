@@ -43,14 +43,14 @@ def fetch(model: CatalogModel) -> Path:
     try:
         model.path.parent.mkdir(parents=True, exist_ok=True)
         with _turn_in(model.path.parent):
-            if not model.is_fetched:  # by whom we waited for
+            if not model.is_fetched:  # fetched meanwhile by the process we waited for
                 _bring(model)
     except OSError as error:
         raise FetchError(f"Could not write the model {model.name}: {error}.") from error
     return model.path
 
 
-# The lock is on the directory, so that it leaves no file behind, and ends with the process.
+# The lock is on the directory, so it leaves no file and ends with the process.
 @contextmanager
 def _turn_in(directory: Path) -> Iterator[None]:
     handle = os.open(directory, os.O_RDONLY)

@@ -102,7 +102,7 @@ def _add_vocabulary(
     writer.add_token_scores([-float(rank_of.get(token, last_rank)) for token in tokens])
 
 
-# A GPT-2 token is text in 256 stand-in letters; SentencePiece wants the bytes themselves,
+# A GPT-2 token is text in 256 stand-in letters; SentencePiece needs the bytes themselves,
 # and a single byte that is no printable character in the form <0xNN>.
 def _adapt_token(token: str, kind: int) -> tuple[bytes, int]:
     if kind != TokenType.NORMAL:

@@ -91,7 +91,7 @@ def _download(url: str, size_bytes: int, file_name: str, part: Path) -> None:
 
 def _check_hash(part: Path, etag: str) -> None:
     digest = hashlib.sha256()
-    if len(etag) != _SHA256_DIGITS:  # outside LFS the hub tells git's hash of the blob
+    if len(etag) != _SHA256_DIGITS:  # outside LFS the hub gives git's hash of the blob
         digest = hashlib.sha1(b"blob %d\0" % part.stat().st_size, usedforsecurity=False)
     bar = tqdm(total=part.stat().st_size, unit="B", unit_scale=True, desc="checking")
     with part.open("rb") as file, bar:

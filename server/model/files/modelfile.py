@@ -48,7 +48,7 @@ class ModelFile:
 
     path: Path
     size_bytes: int
-    model_type: str  # what ctransformers wants to be told: "gguf" or "llama" (ggjt)
+    model_type: str  # as ctransformers names it: "gguf" or "llama" (ggjt)
     chat_template: str  # the Jinja text in a GGUF file, else ""
     cache_bytes_per_token: int  # of the keys and values of all layers, in half floats
 
@@ -93,7 +93,7 @@ def _inspect(path: Path, data: mmap.mmap) -> ModelFile:
     if magic == b"tjgg":  # "ggjt" as a little-endian word
         return _read_ggjt(cursor)
     raise ModelFileError(
-        f"The file {path} is no model this program can load (it wants GGUF or GGML v3 'ggjt')."
+        f"The file {path} is no model this program can load (GGUF, or GGML v3 'ggjt')."
     )
 
 
@@ -264,7 +264,7 @@ def _read_ggjt(cursor: _Cursor) -> ModelFile:
         raise cursor.refuse(f"it is GGML 'ggjt' version {version}, and version 3 is supported")
     vocabulary_size, embedding, multiple = (cursor.number("I") for _ in range(3))
     heads, layers, rotated = (cursor.number("I") for _ in range(3))
-    cursor.skip(4)  # ftype: informative, every tensor tells its own type
+    cursor.skip(4)  # ftype: informative, every tensor has its own type
     if not all(0 < n <= _MAX_HYPER_PARAMETER for n in (embedding, multiple, heads, layers)):
         raise cursor.refuse("its hyper-parameters are damaged")
     _check_heads(cursor, embedding, heads, rotated)

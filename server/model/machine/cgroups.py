@@ -79,7 +79,7 @@ def _read_memory_v2(directory: Path) -> float | None:
     return _read_number(directory / "memory.max")
 
 
-# Without a limit version 1 tells a number near 2^63, which is no less than any other.
+# Without a limit version 1 reports a number near 2^63, which is no less than any other.
 def _read_memory_v1(directory: Path) -> float | None:
     return _read_number(directory / "memory.limit_in_bytes")
 

@@ -1,4 +1,4 @@
-"""What the operating system tells of the CPUs that this process may use and could have.
+"""The CPUs that this process may use and could have, by the operating system.
 
 Owns nothing but the last look at each source, so that none is looked at more often than it
 pays: affinity on every call (1 us), quotas once a second, the accounts of CPU time ten times.
@@ -38,13 +38,14 @@ class Cpus:
         return count if self._quota is None else max(1, min(count, round(self._quota)))
 
     def forget(self) -> None:
-        """Let the next figure begin now: what others did before tells nothing."""
+        """Restart the accounting: what other processes used before says nothing about now."""
         self._account = _read_account()
 
     def available(self) -> float | None:
         """How many could have been had since the last figure: those idle and those we used.
 
-        None if that was under 0.1 s ago (the accounts count 10 ms ticks), or if nobody tells.
+        None if that was under 0.1 s ago (the accounts count 10 ms ticks), or where /proc/stat does
+        not exist.
         """
         if self._account is None or time.monotonic() - self._account.at < _ACCOUNT_INTERVAL_S:
             return None

@@ -35,7 +35,7 @@ class GovernorSettings:
 class CoolingState:
     """The last reading, and what is done about it."""
 
-    celsius: float | None  # None while no sensor tells it
+    celsius: float | None  # None while no sensor reports it
     duty: float  # the share of the time in which the model works
 
 
@@ -68,11 +68,11 @@ class Governor:
         return self._token_threads.count
 
     def begin_prompt(self) -> None:
-        """What others did with the CPUs before tells nothing of now."""
+        """Restart the CPU accounting: what others used between prompts says nothing about now."""
         self._cpus.forget()
 
     def choose(self, tokens: int) -> int:
-        """The thread count for an evaluation of so many tokens."""
+        """The thread count for an evaluation of `tokens` tokens."""
         cpus = self._cpus.available()
         if cpus is not None:
             self._slice_threads.hint(cpus)

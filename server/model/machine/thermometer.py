@@ -1,6 +1,6 @@
-"""The machine's temperature, as Linux tells it under /sys/class/thermal.
+"""The machine's temperature, as Linux reports it under /sys/class/thermal.
 
-Owns nothing but the paths: every call reads the sensors anew (0.1 ms for one zone).
+Owns nothing but the paths: every call reads the sensors again (0.1 ms for one zone).
 """
 
 from pathlib import Path

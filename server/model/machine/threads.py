@@ -1,18 +1,18 @@
-"""How many threads to give ggml, chosen anew for every evaluation.
+"""How many threads to give ggml, chosen for every evaluation.
 
-ggml spins at its barriers, so one thread more than there are CPUs to be had is a disaster
+ggml spins at its barriers, so one thread more than there are free CPUs is a disaster
 (2 cores, SmolLM2, tokens/s by 1, 2, 3 threads: idle 91, 120, 0.3; with another process burning
-one core 76, 20, 0.3). And what is to be had changes while the model speaks. `threads` is an
+one core 76, 20, 0.3). And what is free changes while the model speaks. `threads` is an
 argument of every evaluation, so the governor measures and moves:
 
   * it keeps a running mean of what a token costs at the present count;
-  * now and then, ever more rarely while nothing changes, it tries the next higher or lower
+  * now and then, more and more rarely while nothing changes, it tries the next higher or lower
     count for a few tokens, stops trying as soon as that cannot win, and moves if it did win;
   * it tries at once when the mean rises or falls by half (the load came or went), or when
-    the accounts of CPU time say that more or fewer CPUs are to be had;
+    the accounts of CPU time say that more or fewer CPUs are free;
   * it never goes beyond what affinity and quota allow, and obeys at once when they shrink.
 
-Pure: it is told costs and limits, and knows no clock, no model and no operating system.
+Pure: it is given costs and limits, and knows no clock, no model and no operating system.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from typing import Protocol
 
 _WINDOW = 8  # tokens in the running mean
 _TRIAL_TOKENS = 4
-_BEHIND_TOKENS = 2  # so many tokens' time behind, a trial cannot win any more
+_BEHIND_TOKENS = 2  # a trial slower by this many tokens is abandoned
 _WIN = 0.95  # of the present cost, or better
 _SURPRISE = 1.5  # times dearer or cheaper than it was: something has changed
 _CALM_WINDOW = 64  # tokens over which a change comes to be usual
@@ -84,8 +84,8 @@ class ThreadGovernor:
         self.count = usable
         self._usable = usable
         self._on_move = on_move
-        self._cpus: float | None = None  # to be had lately, if that is ever told
-        self._hinted_cpus = float(usable)  # what was to be had when it last changed
+        self._cpus: float | None = None  # free lately, if that is known
+        self._hinted_cpus = float(usable)  # what was free when it last changed
         self._last = 0.0
         self._surprises = 0  # costs in a row that were unusual
         self._mean = _Mean(_WINDOW)

@@ -15,7 +15,7 @@ SOCRATES = _PERSONAS / "socrates.toml"
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """A character: what the model is told of itself, examples of its talk, fixed openings."""
+    """A character: its system text, examples of its conversation, fixed openings."""
 
     system: str
     examples: tuple[Turn, ...] = ()

@@ -19,7 +19,7 @@ class Template:
     """How one family of models marks turns.
 
     Strings are `str.format` patterns over {system}, {user} and {answer}, each encoded on
-    its own. `markers` are the plain texts by which the model tells turns apart.
+    its own. `markers` are the plain texts that separate turns for the model.
     """
 
     first_user: tuple[Segment, ...]

@@ -31,10 +31,10 @@ class Prompt:
 
 
 class AnswerMemory:
-    """The tokens by which the latest answers were spoken, by their text.
+    """The tokens that the latest answers were generated with, by their text.
 
-    Encoded anew, an answer may become other tokens than those that the context still holds,
-    and all behind the first other one would have to be read again. Written on the model
+    Re-encoding an answer can give different tokens from those generated; from the first
+    difference on, the KV cache would be lost. Written on the model
     thread, read anywhere.
     """
 

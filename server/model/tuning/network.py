@@ -151,7 +151,7 @@ class Network:
         path: of the base model.
         rank: of every adapter.
         gain: factor of every correction.
-        frozen_layers: so many of the lowest layers get no adapter, which saves their backward pass.
+        frozen_layers: the lowest layers that get no adapter, which saves their backward pass.
         most_tokens: the longest sequence.
 
     Raises:
@@ -231,7 +231,7 @@ class Network:
         }
 
     def round(self) -> None:
-        """Round all adapted matrices anew, after a step of the optimizer."""
+        """Round all adapted matrices again, after a step of the optimizer."""
         for matrix in self.adapters().values():
             matrix.round()
 

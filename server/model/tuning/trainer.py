@@ -44,7 +44,7 @@ class Recipe:
     batches_per_step: int = 2  # of 512 tokens at most
     rate: float = 2e-3
     first_words: int = 0  # tokens at the start of an answer ...
-    first_words_weight: float = 1.0  # ... whose loss counts so many times
+    first_words_weight: float = 1.0  # ... whose loss is multiplied by this
     held_out: int = 48  # talks that are not trained on
     seed: int = 1
 
