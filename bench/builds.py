@@ -28,7 +28,7 @@ from server.model.machine.cpus import Cpus
 from server.model.machine.governor import GovernorSettings
 
 _TOKENS = list(range(1000, 1512))
-_SLICE = 64
+_BATCH = 64
 _WARM_UP_TOKENS = 16
 
 
@@ -87,8 +87,8 @@ def _read(engine: Engine) -> float:
     engine.prefill(_TOKENS[:8], threading.Event(), Progress())
     rest = _TOKENS[8:]
     started = time.perf_counter()
-    for at in range(0, len(rest), _SLICE):
-        engine.evaluate(rest[at : at + _SLICE])
+    for at in range(0, len(rest), _BATCH):
+        engine.evaluate(rest[at : at + _BATCH])
     return len(rest) / (time.perf_counter() - started)
 
 

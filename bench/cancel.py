@@ -167,7 +167,7 @@ def main() -> None:
     print_card(card)
     chosen = replace(measured_options(), queue=_BURST + 10, per_client=MOST_WAITING)
     with RunningServer(settings, chosen) as server:
-        token_s, slice_s = _units(server)
+        token_s, batch_s = _units(server)
         samples = _leave_at_random(server, options.clients)
         left = _crowd(server, options.crowd)
         delays = _burst(server)
@@ -175,7 +175,7 @@ def main() -> None:
     rows = {f"ms to free, {name}": _ms(values) for name, values in sorted(samples.seconds.items())}
     if vanished:
         rows[f"ms beyond {_VANISHED_TIMEOUT_S} s, vanished"] = _ms(vanished)
-    rows |= {"ms of one token": _ms(token_s), "ms of one slice": _ms(slice_s)}
+    rows |= {"ms of one token": _ms(token_s), "ms of one batch": _ms(batch_s)}
     rows["ms later behind a burst that left"] = _ms(delays)
     print_spreads(rows)
     print("\n95th percentile, ms: " + ", ".join(
@@ -226,7 +226,7 @@ def _read_to_end(client: socket.socket) -> bytes:
 # -- the three parts ----------------------------------------------------------------------
 
 
-# Seconds of one token and of one slice, for comparison.
+# Seconds of one token and of one batch, for comparison.
 def _units(server: RunningServer) -> tuple[list[float], list[float]]:
     server.watch.evaluations.clear()
     _read_to_end(_ask(server.address, _LONG, "?max_tokens=60"))

@@ -68,7 +68,7 @@ class Pair:
 
     @property
     def reading_ratio(self) -> float:
-        """What slices that a cancel can stop leave of the speed of large calls."""
+        """What batches that a cancel can stop leave of the speed of large calls."""
         return self.reading / self.reading_bare
 
     @property

@@ -221,8 +221,8 @@ class FakeClient:
 class FakeEngine:
     """An engine whose every step waits for the test's leave, if it is `gated`.
 
-    A prompt "n words" is answered with n pieces "word0 ", "word1 ", ...; "slices n" reads n
-    slices first; "fail" raises in mid-answer, "crash" before its first piece.
+    A prompt "n words" is answered with n pieces "word0 ", "word1 ", ...; "batches n" reads n
+    batches first; "fail" raises in mid-answer, "crash" before its first piece.
     """
 
     context_tokens = 100
@@ -258,8 +258,8 @@ class FakeEngine:
         self.prompts.append(" ".join(prompt))
         progress.prompt_tokens, progress.cached_tokens = len(prompt) + 7, 7
         progress.stage = Stage.PREFILL
-        slices = int(prompt[1]) if prompt[0] == "slices" else 1
-        for _ in range(slices):
+        batches = int(prompt[1]) if prompt[0] == "batches" else 1
+        for _ in range(batches):
             if cancelled.is_set():
                 progress.finish = Finish.CANCELLED
                 return

@@ -103,13 +103,13 @@ def test_text_leaves_before_its_token_is_evaluated(engine, monkeypatch):
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("slice_number", [1, 3])
-def test_cancel_while_reading_evaluates_no_further_slice(engine, monkeypatch, slice_number):
+@pytest.mark.parametrize("batch_number", [1, 3])
+def test_cancel_while_reading_evaluates_no_further_batch(engine, monkeypatch, batch_number):
     say(engine, "Hello")
-    spy = Spy(engine, monkeypatch, cancel_at=slice_number)
+    spy = Spy(engine, monkeypatch, cancel_at=batch_number)
     pieces, progress = say(engine, LONG_PROMPT, cancelled=spy.cancelled)
     assert (pieces, progress.finish, progress.stage) == ([], Finish.CANCELLED, Stage.PREFILL)
-    assert len(spy.calls) == slice_number
+    assert len(spy.calls) == batch_number
     assert spy.calls_after_cancel == 0
 
 
@@ -209,7 +209,7 @@ def test_answer_ended_by_a_stop_text_does_not_come_back_with_it(engine):
 
 @pytest.mark.model
 def test_seed_repeats_itself_after_another_system_text(engine, monkeypatch):
-    monkeypatch.setattr(engine._slice, "next", lambda left: left)  # whatever the speed
+    monkeypatch.setattr(engine._batch, "next", lambda left: left)  # whatever the speed
     sampling = Sampling(max_tokens=12, temperature=0.6, seed=3)
     before, _ = say(engine, "What is justice?", sampling)
     foreign = engine.write_prompt(Conversation("Who are you?", system="You are a pirate."))
@@ -238,7 +238,7 @@ def test_persona_is_read_alike_whatever_the_speed(engine_settings):
     states = []
     for seconds in (10.0, 1e-4):
         loaded = load_engine(engine_settings)
-        loaded._slice.record(8, seconds)
+        loaded._batch.record(8, seconds)
         loaded.prefill_persona(threading.Event(), Progress())
         states.append(loaded._context.logits().copy())
     # To the last bit, or the same seed would answer otherwise after a restart.

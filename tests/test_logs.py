@@ -84,7 +84,7 @@ def test_every_request_is_one_line_and_says_how_it_ended(monkeypatch):
         server.wait_until_ready()
         first = len(requests())
         with server.connect() as reading:
-            reading.sendall(prompt_request(f"slices 3 {SECRET}"))
+            reading.sendall(prompt_request(f"batches 3 {SECRET}"))
             wait_until(server.engine.is_waiting.is_set)
             with server.connect() as waiting:
                 waiting.sendall(prompt_request(f"1 {SECRET}"))

@@ -92,7 +92,7 @@ def test_cancelled_prompt_tells_how_long_it_took():
     with InProcessServer(engine) as server:
         server.wait_until_ready()
         with server.connect() as client:
-            client.sendall(prompt_request("slices 2"))
+            client.sendall(prompt_request("batches 2"))
             assert engine.is_waiting.wait(60)
             assert value(scrape(server), "busy") == 1
         wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))

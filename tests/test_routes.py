@@ -214,7 +214,7 @@ def test_closed_socket_cancels_at_every_stage(gated, stage, way):
         first.sendall(prompt_request("1 first"))
         wait_until(engine.is_waiting.is_set)
     client = gated.connect()
-    client.sendall(prompt_request("slices 5"))
+    client.sendall(prompt_request("batches 5"))
     if stage == "waiting":
         wait_until(lambda: gated.status()["waiting"] == 1)
     elif stage == "prefill":

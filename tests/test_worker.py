@@ -117,8 +117,8 @@ async def test_cancel_while_waiting_never_starts(worker, engine):
 
 
 @worker_test()
-async def test_cancel_while_reading_ends_within_a_slice(worker, engine):
-    job, recorder = submit(worker, "slices 10")
+async def test_cancel_while_reading_ends_within_a_batch(worker, engine):
+    job, recorder = submit(worker, "batches 10")
     _, second = submit(worker, "1 second")
     engine.allow(3)
     await until(lambda: engine.steps == 4)
@@ -215,7 +215,7 @@ def test_failure_is_one_prompts_alone(prompt, pieces):
 @worker_test()
 async def test_current_and_queued_tell_the_stage(worker, engine):
     assert worker.current is None
-    submit(worker, "slices 2")
+    submit(worker, "batches 2")
     submit(worker, "1 second")
     await until(engine.is_waiting.is_set)
     assert worker.current.stage is Stage.PREFILL

@@ -137,9 +137,9 @@ class RequestParser:
         self._compact()
         return self._make_head() if is_whole else None
 
-    # Whether looking again is in vain: the same unfinished line with a few bytes more, none
-    # of which ends it. Without this, a line that trickles in would be searched from its start
-    # for every byte: 7 s of work for 16 KiB.
+    # True if the new bytes cannot complete the pending line, so searching again is useless. Without
+    # this, a line that trickles in would be searched from its start for every byte: 7 s of work for
+    # 16 KiB.
     def _is_line_unfinished(self) -> bool:
         buffer, start = self._buffer, max(self._at, self._searched - 1)
         self._searched = len(buffer)
@@ -164,7 +164,7 @@ class RequestParser:
             return self._explain_request_line(limit)
         method, target, major, minor = match.groups()
         if major != b"1":
-            raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+            raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are supported.")
         path, query = split_target(method, target)
         self._line = (method.decode(), path.decode(), query.decode(), int(minor))
         self._at = match.end()
@@ -271,7 +271,7 @@ class RequestParser:
         if minor == 0:
             return False
         if self._fields[b"expect"].lower() != b"100-continue":
-            raise ExpectationFailed("The only expectation met here is 100-continue.")
+            raise ExpectationFailed("Only Expect: 100-continue is supported.")
         return has_body
 
     # -- body ---------------------------------------------------------------------------

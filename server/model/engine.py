@@ -1,22 +1,22 @@
 """The language model: token ids in, text out.
 
-Owns the loaded model, its contexts (each the tokens whose keys and values it holds) and the
-loop that reads a prompt and speaks an answer. Knows nothing of queues, sockets or asyncio.
+Owns the loaded model, its KV caches (contexts), and two loops: prefill, which evaluates a prompt,
+and decode, which generates an answer. Knows nothing of queues, sockets or asyncio.
 
 Guarantees:
   * Everything but `write_prompt` runs on one thread, the model thread (worker.py), because
     a ctransformers model is not thread-safe. `write_prompt` only reads tables.
-  * `cancelled` is looked at before every slice of a prompt and before every token: after it
+  * `cancelled` is looked at before every batch of a prompt and before every token: after it
     is set, at most the evaluation under way is finished and none is begun.
-  * The persona's tokens are the first of every prompt, so they stay in the context whatever
-    becomes of a prompt: cancelled, failed or refused. Only a prompt with a system text of
-    its own takes their place, in one context.
-  * Text leaves before its token is evaluated, and never ends inside a UTF-8 character.
-  * The context is never overrun: a prompt too long is refused, an answer ends with LENGTH.
+  * The persona's tokens are the first of every prompt, so they stay in the KV cache even if the
+    prompt is cancelled, fails or is refused. Only a prompt with a system text of its own takes
+    their place, in one context.
+  * A token's text is sent before the token is evaluated, and never ends inside a UTF-8 character.
+  * The context is never exceeded: a prompt too long is refused, an answer ends with LENGTH.
 
 Why ctransformers' own `llm(prompt, stream=True)` is not used: it evaluates the whole prompt
 in one call and every token before it hands out its text, so nothing could be cancelled
-during the prompt and every word would come one evaluation late.
+during the prompt, and every piece would come one evaluation late.
 """
 
 import random
@@ -27,6 +27,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
+from server.model.batches import BatchSize
 from server.model.context import Context, Contexts
 from server.model.detokenizer import Detokenizer
 from server.model.dry import Dry
@@ -36,14 +37,13 @@ from server.model.machine.governor import CoolingState, Governor
 from server.model.prompt.conversation import Conversation
 from server.model.prompt.writer import Prompt, PromptWriter
 from server.model.sampler import Sampling, penalise, sample
-from server.model.slices import SliceSize
 
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
 _ANSWER_TOKENS_BESIDE_TALK = 256  # room that a shortened conversation leaves
-# Of fixed size: ggml rounds differently in other slices, and then a seed would give another
-# answer whenever the persona was read again.
-_PERSONA_SLICE_TOKENS = 16
+# Of fixed size: ggml rounds differently in other batches, so a seed would give another answer
+# whenever the persona was evaluated again.
+_PERSONA_BATCH_TOKENS = 16
 
 
 class Engine:
@@ -62,7 +62,7 @@ class Engine:
         self._control_index = np.array(sorted(control))
         self._prompts = prompts
         self._governor = governor
-        self._slice = SliceSize()
+        self._batch = BatchSize()
         self._contexts = Contexts(contexts, prompts.persona_tokens)
         self._context = contexts[0]  # the one at work
         self.context_tokens = self._context.length
@@ -132,22 +132,24 @@ class Engine:
         self._governor.begin_prompt()
         started, at = time.perf_counter(), 0
         while at < len(rest) and not cancelled.is_set():
-            if at < unread_persona:
-                size = min(_PERSONA_SLICE_TOKENS, unread_persona - at)
-            else:
-                size = self._slice.next(len(rest) - at)
-            at += self._evaluate_slice(rest[at : at + size])
+            size = self._next_batch(unread_persona - at, len(rest) - at)
+            at += self._evaluate_batch(rest[at : at + size])
             progress.prefilled_tokens = progress.cached_tokens + at
             self._governor.pause(cancelled)
         progress.prefill_s = time.perf_counter() - started
         return not cancelled.is_set()
 
-    # How many tokens of the persona are to be read before the rest of `prompt`. What the context
-    # holds of it is kept only if it was read in the same slices, from its beginning.
+    def _next_batch(self, persona_left: int, left: int) -> int:
+        if persona_left > 0:
+            return min(_PERSONA_BATCH_TOKENS, persona_left)
+        return self._batch.next(left)
+
+    # The tokens of the persona that must be evaluated before the rest of `prompt`. What the context
+    # holds of it is kept only if it was evaluated in the same batches, from its beginning.
     def _make_room_for_persona(self, prompt: Sequence[int]) -> int:
         shared = self._contexts.persona_prefix(prompt)
         common, held = self._context.common_prefix(prompt[:shared]), len(self._context.tokens)
-        if common < shared and (common < held or held % _PERSONA_SLICE_TOKENS):
+        if common < shared and (common < held or held % _PERSONA_BATCH_TOKENS):
             self._context.clear()
             common = 0
         return shared - common
@@ -188,10 +190,10 @@ class Engine:
         self._context.evaluate(tokens, threads)
         self._governor.record(len(tokens), time.perf_counter() - started)
 
-    def _evaluate_slice(self, tokens: Sequence[int]) -> int:
+    def _evaluate_batch(self, tokens: Sequence[int]) -> int:
         started = time.perf_counter()
         self.evaluate(tokens)
-        self._slice.record(len(tokens), time.perf_counter() - started)
+        self._batch.record(len(tokens), time.perf_counter() - started)
         return len(tokens)
 
     def _decode(
@@ -203,8 +205,8 @@ class Engine:
     ) -> Iterator[str]:
         draw = random.Random(sampling.seed)  # None seeds from the operating system
         limit = min(sampling.max_tokens, self.context_tokens - len(prompt.tokens))
-        # Only what this answer said: the persona's "I" and its question marks are wanted again
-        # (with the prompt among it, a third fewer answers asked something back).
+        # Penalise only what this answer has said. Penalising the prompt too would suppress the
+        # persona's "I" and "?" (a third fewer answers asked something back).
         recent: deque[int] = deque(maxlen=_PENALISED_TOKENS)
         dry = Dry(sampling.dry_multiplier, prompt.said)
         answer = Detokenizer(sampling.stop)
@@ -214,7 +216,7 @@ class Engine:
                 yield piece
         finish: Finish | None = Finish.STOP if answer.is_stopped else None
         while finish is None:
-            may_end = bool(answer.tokens) and not sampling.ignore_eos  # an answer says something
+            may_end = bool(answer.tokens) and not sampling.ignore_eos  # never empty
             token = self._next_token(recent, dry, sampling, draw, may_end)
             if token in self._control:
                 finish = Finish.STOP

@@ -1,8 +1,8 @@
-"""The model thread: a queue of prompts in front of one thread, beside an event loop.
+"""The model thread: a queue of prompts and the one thread that answers them, beside an event loop.
 
-A prompt takes seconds of C code that must not run on the loop, and a ctransformers model
-may be used by one thread only. So an executor with exactly one thread owns the engine:
-loading, reading the persona and every prompt are jobs on it, done in the order they came.
+A prompt takes seconds of C code that must not run on the loop, and only one thread may use a
+ctransformers model. So an executor with exactly one thread owns the engine: loading, the persona's
+prefill and every prompt are jobs on it, done in order of arrival.
 
 What runs where
   loop          submit, cancel, close; every call on a `Listener`; all of `Worker`'s state
@@ -15,12 +15,12 @@ What crosses
                    wake-up serves every piece that waits, so a slow loop is not flooded
                    and a quick one gets each piece at once
   The thread never waits for the loop or for a reader: an answer is bounded by its token
-  limit, a few KB. If the loop has been closed, what crosses is dropped.
+  limit, a few KB. Once the loop is closed, what crosses is dropped.
 
 Guarantees
-  order         answers are begun in the order of `submit`
-  cancel        a waiting job never starts and leaves the queue at once; one being read ends
-                within a slice, one being spoken within a token; then the next one starts
+  order         answers begin in the order of `submit`
+  cancel        a waiting job never starts and leaves the queue at once; one in prefill ends
+                within a batch, one in decode within a token; then the next one starts
   listener      gets `on_text` any number of times, then `on_end` exactly once, also when
                 the job was refused, failed or cancelled; after `cancel`, no more text
   failure       one prompt's failure is that prompt's alone

@@ -1,6 +1,6 @@
 """How hard each evaluation works: on how many threads, and with what pause after it.
 
-Owns the thread governors (two, since slices of a prompt may want another count than
+Owns the thread governors (two, since batches of a prompt may want another count than
 tokens), the cooling, and the readings that both live on: CPUs and temperature. Used on the
 model thread only; `threads` and `temperature` may be read anywhere.
 """
@@ -17,7 +17,7 @@ from server.model.machine.threads import FixedThreads, ThreadGovernor, Threads
 
 log = logging.getLogger(__name__)
 
-_TELLING_SLICE = 8  # smaller ones cost more a token, whatever the threads
+_TELLING_BATCH = 8  # smaller ones cost more a token, whatever the threads
 _LOOK_INTERVAL_S = 0.5  # at the thermometer
 _SHORTEST_PAUSE_S = 0.0005
 
@@ -44,14 +44,14 @@ class Governor:
 
     def __init__(self, settings: GovernorSettings) -> None:
         self._cpus = Cpus()
-        self._slice_threads: Threads
+        self._batch_threads: Threads
         self._token_threads: Threads
         if settings.threads is None:
             usable = self._cpus.usable()
-            self._slice_threads = ThreadGovernor(usable)
+            self._batch_threads = ThreadGovernor(usable)
             self._token_threads = ThreadGovernor(usable, self._on_move)
         else:
-            self._slice_threads = self._token_threads = FixedThreads(settings.threads)
+            self._batch_threads = self._token_threads = FixedThreads(settings.threads)
         self._cooling: Cooling = NoCooling()
         self._thermometer: Thermometer | None = None
         if settings.max_celsius is not None:
@@ -75,13 +75,13 @@ class Governor:
         """The thread count for an evaluation of `tokens` tokens."""
         cpus = self._cpus.available()
         if cpus is not None:
-            self._slice_threads.hint(cpus)
+            self._batch_threads.hint(cpus)
             self._token_threads.hint(cpus)
         return self._threads_for(tokens).choose(self._cpus.usable())
 
     def record(self, tokens: int, seconds: float) -> None:
         """Learn what that evaluation took."""
-        if tokens == 1 or tokens >= _TELLING_SLICE:
+        if tokens == 1 or tokens >= _TELLING_BATCH:
             self._threads_for(tokens).record(seconds / tokens)
         self._look_at_thermometer()
         self._busy_s = seconds
@@ -103,7 +103,7 @@ class Governor:
         return self._cooling.pause_s(self._busy_s) - (time.monotonic() - pausing_since)
 
     def _threads_for(self, tokens: int) -> Threads:
-        return self._token_threads if tokens == 1 else self._slice_threads
+        return self._token_threads if tokens == 1 else self._batch_threads
 
     def _look_at_thermometer(self) -> None:
         now = time.monotonic()
@@ -126,9 +126,9 @@ class Governor:
                 else "temperature known again"
             )
 
-    # Prompts are short and answers are long: what tokens find out, slices take over.
+    # Prompts are short and answers are long: what tokens find out, batches take over.
     def _on_move(self, old: int, new: int) -> None:
-        self._slice_threads.follow(new)
+        self._batch_threads.follow(new)
         log.info("threads %d -> %d", old, new)
 
 
