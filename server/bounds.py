@@ -1,91 +1,80 @@
 """Numbers within bounds, from text or from JSON: one sentence for whatever is outside."""
 
-import math
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 _MOST_DIGITS = 20  # more would only cost time: no bound is that large
 
+N = TypeVar("N", int, float)
 
-N = TypeVar("N", bound=float, covariant=True)
 
+@dataclass(frozen=True, slots=True)
+class Bounds(Generic[N]):
+    """Numbers from `least` to `most`, both finite. Use `Whole` or `Real`."""
 
-class Bounds(Protocol[N]):
-    """What `Whole` and `Real` have in common."""
+    least: N
+    most: N
+
+    _types: ClassVar[tuple[type, ...]]
+    _noun: ClassVar[str]
+    _format: ClassVar[str]
 
     def parse(self, text: str) -> N:
-        """The number that `text` spells."""
-
-    def check(self, value: object) -> N:
-        """`value`, if it is such a number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """Whole numbers from `least` to `most`."""
-
-    least: int
-    most: int
-
-    def parse(self, text: str) -> int:
-        """The number that `text` spells in decimal digits.
-
-        Raises:
-            ValueError: if it spells none within the bounds; the message says what is wanted.
-        """
-        is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-        return self.check(int(text) if is_number else None)
-
-    def check(self, value: object) -> int:
-        """`value`, if it is such a number; True and False are none.
-
-        Raises:
-            ValueError: if it is not.
-        """
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if not is_whole or not self.least <= value <= self.most:  # type: ignore[operator]
-            raise ValueError(self._wanted)
-        return int(value)  # type: ignore[call-overload, no-any-return]
-
-    @property
-    def _wanted(self) -> str:
-        if self.least == self.most:
-            return f"must be {self.least}"
-        return f"must be a whole number from {self.least} to {self.most}"
-
-
-@dataclass(frozen=True, slots=True)
-class Real:
-    """Numbers from `least` to `most`."""
-
-    least: float
-    most: float
-
-    def parse(self, text: str) -> float:
         """The number that `text` spells.
 
         Raises:
             ValueError: if it spells none within the bounds; the message says what is wanted.
         """
         try:
-            return self.check(float(text))
+            number = self._spelled(text)
         except ValueError:
-            raise ValueError(self._wanted) from None
+            raise self._refusal() from None
+        return self.check(number)
 
-    def check(self, value: object) -> float:
+    def check(self, value: object) -> N:
         """`value`, if it is such a number; True, False, infinities and NaN are none.
 
         Raises:
             ValueError: if it is not.
         """
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        is_number = isinstance(value, self._types) and not isinstance(value, bool)
         if not is_number or not self.least <= value <= self.most:  # type: ignore[operator]
-            raise ValueError(self._wanted)
-        number = float(value)  # type: ignore[arg-type]
-        if not math.isfinite(number):
-            raise ValueError(self._wanted)
+            raise self._refusal()
+        number: N = self._types[0](value)
         return number
 
-    @property
-    def _wanted(self) -> str:
-        return f"must be a number from {self.least:g} to {self.most:g}"
+    @staticmethod
+    def _spelled(text: str) -> N:
+        raise NotImplementedError
+
+    def _refusal(self) -> ValueError:
+        if self.least == self.most:
+            return ValueError(f"must be {self.least:{self._format}}")
+        span = f"from {self.least:{self._format}} to {self.most:{self._format}}"
+        return ValueError(f"must be a {self._noun} {span}")
+
+
+class Whole(Bounds[int]):
+    """Whole numbers, spelled in decimal digits."""
+
+    _types = (int,)
+    _noun = "whole number"
+    _format = "d"
+
+    @staticmethod
+    def _spelled(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+            raise ValueError
+        return int(text)
+
+
+class Real(Bounds[float]):
+    """Numbers, spelled as Python spells a float."""
+
+    _types = (float, int)
+    _noun = "number"
+    _format = "g"
+
+    @staticmethod
+    def _spelled(text: str) -> float:
+        return float(text)

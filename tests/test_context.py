@@ -26,15 +26,8 @@ def ask(contexts, prompt, answer):
 
 def test_common_beginning():
     context = Context(FakeLLM([1, 2, 3, 4]))
-    assert [
-        context.common_prefix(prompt) for prompt in ([], [2], [1], [1, 2, 9], [1, 2, 3, 4, 5])
-    ] == [
-        0,
-        0,
-        1,
-        2,
-        4,
-    ]
+    prompts = ([], [2], [1], [1, 2, 9], [1, 2, 3, 4, 5])
+    assert [context.common_prefix(prompt) for prompt in prompts] == [0, 0, 1, 2, 4]
 
 
 def test_people_who_talk_in_turn_keep_their_contexts():

@@ -36,7 +36,7 @@ class Accounts:
         self.stat.write_text("\n".join(["cpu 9 9 9 9 9", *lines, "intr 1 2"]))
 
 
-def test_cpus_to_be_had_are_the_idle_ones_and_ours(monkeypatch, tmp_path):
+def test_available_cpus_are_the_idle_ones_and_ours(monkeypatch, tmp_path):
     accounts = Accounts(monkeypatch, tmp_path)
     looked = Cpus()
     accounts.now += 0.05

@@ -49,7 +49,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def hot(tmp_path, clock):
-    """An governor on a machine of 95 C that was told so for a minute."""
+    """A governor on a machine whose sensor has said 95 C for a minute."""
     governor = Governor(GovernorSettings(2, 75.0, write(tmp_path, thermal_zone0="95000")))
     work_for_a_minute(governor, clock)
     return governor

@@ -344,9 +344,9 @@ class Connection(asyncio.Protocol):
 
     def _on_deadline(self) -> None:
         transport = self._open_transport()
-        flow = self._flow
-        if flow is not None and flow.is_stalled and flow.has_moved:
-            flow.look()
+        assert self._flow is not None  # as long as there is a transport
+        if self._is_stalled and self._flow.has_moved:
+            self._flow.look()
             self._deadline.set(self._shared.limits.stalled_timeout_s)
         elif self._is_stalled:
             self.reset()

@@ -61,10 +61,6 @@ class Wire(Protocol):
 RenderError = Callable[[RequestHead, HttpError], HttpError]
 
 
-def _as_it_is(head: RequestHead, error: HttpError) -> HttpError:
-    return error
-
-
 class Exchange:
     """One answer. Use it in one of these ways:
 
@@ -101,7 +97,7 @@ class Exchange:
         body: bytes,
         date: bytes,
         keep_alive: bool,
-        render_error: RenderError = _as_it_is,
+        render_error: RenderError,
     ) -> None:
         self._wire = wire
         self._render_error = render_error
@@ -142,10 +138,7 @@ class Exchange:
             lines.append(("Connection", "close"))
         elif self._is_http_1_0:
             lines.append(("Connection", "keep-alive"))
-        if status not in (204, 304):  # RFC 9110 section 8.6
-            lines.append(("Content-Length", str(len(body))))
-        shown = b"" if self.head.method == "HEAD" else body
-        self._send(status, response.head(status, self.date, lines) + shown)
+        self._send(status, response.whole(status, self.date, lines, body, self.head.method))
 
     def respond_text(self, status: int, sentence: str, headers: Iterable[Header] = ()) -> None:
         """Send one plain sentence."""
@@ -176,8 +169,8 @@ class Exchange:
         """End the stream as broken, so that nobody takes half an answer for a whole one.
 
         What was said still arrives, and then the connection closes without the last chunk
-        (RFC 9112 section 8). Without framing (HTTP/1.0), only a reset
-        tells a broken answer from a complete one.
+        (RFC 9112 section 8). Without framing (HTTP/1.0), only a reset tells a broken answer from a
+        complete one.
         """
         if self.is_open:
             self._end()
@@ -235,7 +228,5 @@ def error_headers(error: HttpError) -> list[Header]:
 
 def last_response(error: HttpError, date: bytes, method: str) -> bytes:
     """The response to `error` on a connection that closes after it, for a request by `method`."""
-    body = error.body
-    length = ("Content-Length", str(len(body)))
-    headers = (*error_headers(error), ("Connection", "close"), length)
-    return response.head(error.status, date, headers) + (b"" if method == "HEAD" else body)
+    headers = [*error_headers(error), ("Connection", "close")]
+    return response.whole(error.status, date, headers, error.body, method)

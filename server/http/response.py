@@ -59,6 +59,14 @@ def head(status: int, date: bytes, headers: Iterable[Header]) -> bytes:
     return b"".join((STATUS_LINES[status], date, b"\r\n", lines.encode("latin-1"), b"\r\n"))
 
 
+def whole(status: int, date: bytes, headers: Iterable[Header], body: bytes, method: str) -> bytes:
+    """A response with all of its `body`, to a request by `method`: HEAD gets it without."""
+    lines = [*headers]
+    if status not in (204, 304):  # RFC 9110 section 8.6
+        lines.append(("Content-Length", str(len(body))))
+    return head(status, date, lines) + (b"" if method == "HEAD" else body)
+
+
 def chunk(data: bytes) -> bytes:
     """One chunk. `data` must not be empty: an empty chunk ends the body."""
     assert data

@@ -132,9 +132,8 @@ def _publish(finished: Path, target: Path) -> None:
 
 def _fetch_from_hub(source: HubSource, target: Path) -> None:
     try:
-        from server.model.fetch.hub import (
-            fetch_from_hub,  # imports the hub's client: only when needed
-        )
+        # Here, since it imports the hub's client, which few models need.
+        from server.model.fetch.hub import fetch_from_hub
     except ValueError as error:  # it reads HF_ENDPOINT as it is imported
         raise FetchError(f"HF_ENDPOINT is no address of a hub: {error}.") from error
 

@@ -1,10 +1,12 @@
 """Fixed first words of an answer, for questions in which one of some patterns is found.
 
 Owns the `[[openings]]` of persona files and the search. The patterns are matched by RE2, whose time
-is linear in the length of the question: whatever a host writes and a visitor sends, a search of
-16 KiB takes about a millisecond. (Python's `re` took ten seconds with the patterns that we ship.)
+is linear in the length of the question, whatever a host writes and a visitor sends. With the
+patterns that we ship an ordinary message takes 0.5 ms and the longest that is searched, 2,000
+characters, 16 ms on an EPYC. (Python's `re` took ten seconds for 16 KiB.)
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,10 +53,16 @@ class Openings:
         question = self._simplify(conversation.question)
         for opening in self.openings:
             if opening.pattern.search(question):
-                asked = [self._simplify(turn.question) for turn in conversation.turns]
-                times = sum(bool(opening.pattern.search(message)) for message in asked)
-                return opening.texts[min(times, len(opening.texts) - 1)]
+                return self._next_text(opening, conversation)
         return ""
+
+    # As many texts were used before as earlier questions match; none is searched for beyond the
+    # last text.
+    def _next_text(self, opening: Opening, conversation: Conversation) -> str:
+        asked = (self._simplify(turn.question) for turn in conversation.turns)
+        matching = filter(opening.pattern.search, asked)
+        used = itertools.islice(matching, len(opening.texts) - 1)
+        return opening.texts[sum(1 for _ in used)]
 
     # As patterns are written: lower case, straight apostrophes, one blank between words.
     def _simplify(self, text: str) -> str:
