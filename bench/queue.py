@@ -1,173 +1,171 @@
-"""Ten people ask at once: who is served when, and does the server stay awake?
+"""Many ask at once: who is served when, and does the server stay awake?
 
-Ten clients ask in a known order within milliseconds. One of them reads nothing until all is
-over, five leave while they wait or are answered. Told are the order of first bytes, each
-client's first-byte time next to the sum of what stood before it (the answers it had to wait
-for), and how long `/healthz` took meanwhile, asked every 10 ms on a kept connection.
+order      ten ask in a known order; one reads nothing until the others are done, five leave
+while they wait or are answered: first byte less the end of all answers before it
+/healthz   every 10 ms meanwhile
+burst      50 waiting prompts leave at once: how much later does the one after them begin?
+load       200 requests a second for a small file: what do they cost an answer?
 
-    python -m bench.queue
-
-Run nothing else meanwhile.
+python -m bench.queue            --short: one round of each
 """
 
-import argparse
-import json
 import socket
 import statistics
-import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.request import urlopen
 
-from bench.card import machine_card
-from bench.client import running_server
-from bench.report import finish, print_card
-from bench.subject import measured_model
+from bench.kit.client import STORY, Address, ask, get_json, leave, post, read_response
+from bench.kit.report import Report, note, print_spreads, read_options
+from bench.kit.server import running_server, wait_until
+from bench.kit.subject import measured_model
 
 _CLIENTS = 10
 _SLOW = 3
 # Who leaves, and when: seconds after asking, or None for in the middle of the own answer.
 _LEAVERS = {1: 0.05, 4: None, 5: 0.3, 7: None, 8: 0.6}
-_PROBE_S = 0.01
+_BURST = 50
 _PATIENCE_S = 300
 
 
 @dataclass
 class Visit:
-    """What one client saw; times on one clock, in seconds."""
+    """What one client saw, by `time.perf_counter`."""
 
     number: int
-    asked_at: float = 0.0
     first_byte_at: float | None = None
     ended_at: float = 0.0
-    is_whole: bool = False
 
 
 def main() -> None:
-    """Let them ask, some times over, and print card, table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--tokens", type=int, default=80, help="of an answer (default: 80)")
-    parser.add_argument("--short", action="store_true", help="1 round")
-    options = parser.parse_args()
-    if options.short:
-        options.rounds = 1
-    card = machine_card(measured_model())
-    print_card(card)
-    rounds, probes, in_order = [], list[float](), True
-    with running_server() as address:
-        for number in range(options.rounds):
-            visits, found = _round(address, options.tokens)
-            rounds.append(visits)
-            probes += found
-            in_order &= _is_in_order(visits)
-            print(f"round {number + 1} is over", file=sys.stderr)
-    excess = _report(rounds)
-    p50, p99 = statistics.median(probes), statistics.quantiles(probes, n=100)[-1]
-    print(f"\nin order: {in_order}")
-    print(f"/healthz, {len(probes)} times: p50 {p50:.2f} ms, p99 {p99:.2f}, max {max(probes):.2f}")
-    finish("queue", card, {"in_order": in_order, "excess_ms": excess, "healthz_ms": probes})
+    """Measure all four and print card, table and JSON."""
+    options = read_options(__doc__, {"rounds": 1}, rounds=5, tokens=80)
+    rounds = range(options.rounds)
+    report = Report("queue", measured_model())
+    healthz_ms: list[float] = []
+    with running_server("--queue", str(_BURST + _CLIENTS)) as (_, address):
+        visits = []
+        for number in rounds:
+            with _asking(address, "/healthz", 0.01, healthz_ms):
+                visits.append(_queue_up(address, options.tokens))
+            note(f"round {number + 1} of the queue is over")
+        delays = [_burst(address, _BURST) - _burst(address, 0) for _ in rounds]
+        loads = [_load(address, options.tokens, number) for number in rounds]
+    rows = {
+        "ms after what came before": [ms for found in visits for ms in _excess_ms(found)],
+        "/healthz, ms": healthz_ms,
+        "ms later after a burst that left": [1000 * delay for delay in delays],
+        "tokens/s alone": [alone for alone, _ in loads],
+        "tokens/s under load": [loaded for _, loaded in loads],
+        "  their ratio": [loaded / alone for alone, loaded in loads],
+    }
+    print_spreads(rows)
+    print(f"\n/healthz p99 {statistics.quantiles(healthz_ms, n=100)[-1]:.2f} ms")
+    report.finish(rows=rows)
 
 
-def _round(address: tuple[str, int], tokens: int) -> tuple[list[Visit], list[float]]:
+def _queue_up(address: Address, tokens: int) -> list[Visit]:
     visits = [Visit(number) for number in range(_CLIENTS)]
-    all_over, probes = threading.Event(), list[float]()
-    probing = threading.Thread(target=_probe, args=(address, all_over, probes))
-    probing.start()
+    others_are_done = threading.Event()
     clients = []
     for visit in visits:
-        asking = _ask(address, visit, tokens)
-        clients.append(threading.Thread(target=_be_client, args=(asking, visit, all_over)))
-        _wait_until_queued(address, visit.number)
+        query = f"ignore_eos=true&seed={visit.number}&max_tokens={tokens}"
+        asking = post(address, f"/prompt?{query}", STORY)
+        clients.append(threading.Thread(target=_visit, args=(asking, visit, others_are_done)))
+        _wait_until_taken(address, visit.number)  # two connections may overtake each other
         clients[-1].start()
-    for number, client in enumerate(clients):
-        if number != _SLOW:
-            client.join()
-    all_over.set()
+    for client in (*clients[:_SLOW], *clients[_SLOW + 1 :]):
+        client.join()
+    others_are_done.set()
     clients[_SLOW].join()
-    probing.join()
-    return visits, probes
+    return visits
 
 
-def _ask(address: tuple[str, int], visit: Visit, tokens: int) -> socket.socket:
-    body = b"Tell me a long story about a man who walked to the sea."
-    head = f"POST /prompt?ignore_eos=true&seed={visit.number}&max_tokens={tokens} HTTP/1.1\r\n"
-    client = socket.create_connection(address, timeout=_PATIENCE_S)
-    visit.asked_at = time.perf_counter()
-    client.sendall(f"{head}Host: bench\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-    return client
+def _wait_until_taken(address: Address, number: int) -> None:
+    def is_taken() -> bool:
+        status = get_json(address, "/status")
+        ended = sum(status["prompts"].values()) % _CLIENTS
+        return bool(status["waiting"] + status["busy"] + ended > number)
+
+    wait_until(is_taken, "a place in the queue")
 
 
-# So that the order of asking is known: two connections may overtake each other.
-def _wait_until_queued(address: tuple[str, int], number: int) -> None:
-    while True:
-        with urlopen(f"http://{address[0]}:{address[1]}/status") as response:
-            status = json.load(response)
-        ended = sum(status["prompts"].values())
-        if status["waiting"] + status["busy"] + ended % _CLIENTS > number:
-            return
-        time.sleep(0.001)
-
-
-def _be_client(client: socket.socket, visit: Visit, all_over: threading.Event) -> None:
+def _visit(client: socket.socket, visit: Visit, others_are_done: threading.Event) -> None:
     leaves_after = _LEAVERS.get(visit.number, _PATIENCE_S)
-    data = b""
+    received = 0
     with client:
         if visit.number == _SLOW:
-            all_over.wait()
+            others_are_done.wait()
+        client.settimeout(leaves_after)
         try:
-            if leaves_after is not None:
-                client.settimeout(leaves_after)
             while part := client.recv(65536):
                 visit.first_byte_at = visit.first_byte_at or time.perf_counter()
-                data += part
-                if leaves_after is None and len(data) > 500:
+                received += len(part)
+                if leaves_after is None and received > 500:
                     break
         except TimeoutError:
             pass
     visit.ended_at = time.perf_counter()
-    visit.is_whole = data.endswith(b"0\r\n\r\n")
 
 
-def _probe(address: tuple[str, int], all_over: threading.Event, probes: list[float]) -> None:
-    request = b"GET /healthz HTTP/1.1\r\nHost: bench\r\n\r\n"
-    with socket.create_connection(address, timeout=_PATIENCE_S) as client:
-        while not all_over.wait(_PROBE_S):
-            started = time.perf_counter()
-            client.sendall(request)
-            client.recv(65536)
-            probes.append(1000 * (time.perf_counter() - started))
-
-
-# Those who saw their first byte saw it in the order of asking.
-def _is_in_order(visits: list[Visit]) -> bool:
-    firsts = [
-        visit.first_byte_at for visit in visits if visit.first_byte_at and visit.number != _SLOW
+# How much later than the end of everything before it each answer began: never before it.
+def _excess_ms(visits: list[Visit]) -> list[float]:
+    return [
+        1000 * (visit.first_byte_at - max(v.ended_at for v in visits[:number] if v.number != _SLOW))
+        for number, visit in enumerate(visits)
+        if visit.first_byte_at and number not in (0, _SLOW, _SLOW + 1)
     ]
-    return firsts == sorted(firsts)
 
 
-# How much later than the end of all that stood before it an answer began, in ms.
-def _report(rounds: list[list[Visit]]) -> list[float]:
-    print(
-        f"{'client':>6} {'did':18} {'first byte s':>12} {'what stood before s':>20} {'ms more':>8}"
-    )
-    excess = []
-    for visits in rounds:
-        for visit in visits:
-            before = [other for other in visits[: visit.number] if other.number != _SLOW]
-            did = "was answered" if visit.is_whole else "left"
-            if visit.number == _SLOW:
-                did = "read slowly"
-            if visit.first_byte_at is None or visit.number in (0, _SLOW, _SLOW + 1):
-                print(f"{visit.number:6} {did:18}")
-                continue
-            stood = max(other.ended_at for other in before) - visit.asked_at
-            waited = visit.first_byte_at - visit.asked_at
-            excess.append(1000 * (waited - stood))
-            print(f"{visit.number:6} {did:18} {waited:12.3f} {stood:20.3f} {excess[-1]:8.1f}")
-    return excess
+# Seconds from the end of an answer to the first byte of the last in the queue, when those
+# between the two have left.
+def _burst(address: Address, between: int) -> float:
+    query = "ignore_eos=true&seed=1&max_tokens=100"
+    first = post(address, f"/prompt?{query}", STORY)
+    wait_until(lambda: get_json(address, "/status")["busy"], "the first answer")
+    leavers = [post(address, "/prompt", STORY) for _ in range(between)]
+    last = post(address, "/prompt?max_tokens=1", f"{STORY} Begin.")
+    wait_until(lambda: get_json(address, "/status")["waiting"] == between + 1, "the queue")
+    for client in leavers:
+        leave(client, "FIN")
+    with first, last:
+        _, _, ended_at = read_response(first)
+        _, first_byte_at, _ = read_response(last)
+    return first_byte_at - ended_at
+
+
+def _load(address: Address, tokens: int, number: int) -> tuple[float, float]:
+    query = f"ignore_eos=true&seed={number}&max_tokens={tokens}"
+    alone = ask(address, STORY, query).tokens_per_second
+    with _asking(address, "/static/favicon.svg", 0.005, []):
+        loaded = ask(address, STORY, query).tokens_per_second
+    note(f"{alone:.1f} tokens/s alone, {loaded:.1f} under load")
+    return alone, loaded
+
+
+# Meanwhile, one request every `interval_s` on a kept connection; their ms go to `times`.
+@contextmanager
+def _asking(address: Address, target: str, interval_s: float, times: list[float]) -> Iterator[None]:
+    request = f"GET {target} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
+    is_over = threading.Event()
+
+    def work() -> None:
+        with socket.create_connection(address, timeout=_PATIENCE_S) as client:
+            while not is_over.wait(interval_s):
+                started = time.perf_counter()
+                client.sendall(request)
+                assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+                times.append(1000 * (time.perf_counter() - started))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ says whether the answer passes; None where the rule has nothing to judge.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 _MOST_WORDS = 60
 _FOUR = 4  # words in a row that count as a repetition
@@ -25,22 +26,7 @@ _HELP = re.compile(
 )
 _WORD = re.compile(r"[a-z']+")
 # Words that say nothing of what a message is about.
-_EMPTY_WORDS = """
-    a about actually after again all also always am an and any anything are aren't as at back be
-    because been before being best better but by came can can't cannot come could did didn't do does
-    doesn't doing don't dont down each else even ever every everything for from get gets getting
-    give go goes going good got had has hasn't have haven't having he he's her here hers hi him his
-    how i i'd i'll i'm i've idk if ill im in into is isn't it it's its ive just keep know last least
-    less let like lol made make many may maybe me mean might more most much must my myself never new
-    next no nobody not nothing now of off oh ok okay on once one only or other our out over own
-    people perhaps please quite rather really right said same say says see she she's should so some
-    somebody someone something sometimes sort still such sure tell than that that's thats the their
-    them then there there's theres these they they're thing things think this those though thought
-    time to today told too two u until up ur us use used very want wants was wasn't we well went
-    were what what's whats when where which while who who's whom whose why will with without won't
-    would wouldn't yeah yes yet you you're your yours yourself
-"""
-_EMPTY = frozenset(_EMPTY_WORDS.split())
+_EMPTY = frozenset(Path(__file__).with_name("empty_words.txt").read_text().split())
 
 Rule = Callable[[str, str, Sequence[str]], bool | None]
 

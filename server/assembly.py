@@ -8,7 +8,7 @@ from server.api.clients import ClientAddresses
 from server.api.completions import Completions
 from server.api.messages import ChatLimits
 from server.api.metrics import Metrics
-from server.api.monitoring import Status
+from server.api.monitoring import Monitoring
 from server.api.prompt import Prompts
 from server.api.reply import Replies
 from server.api.routes import Routes
@@ -116,7 +116,7 @@ def assemble_routes(
     replies = Replies(worker, addresses, metrics.observe_refusal)
     return Routes(
         load_assets(_CLIENT_DIRECTORY),
-        Status(worker, metrics, model_name, count_connections),
+        Monitoring(worker, metrics, model_name, count_connections),
         Prompts(replies, limits, options.max_json_body),
         Completions(replies, limits, options.max_json_body, model_name),
         access,

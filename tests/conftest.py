@@ -8,7 +8,7 @@ from server.model.files import catalog
 from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import GovernorSettings
 from server.model.prompt.persona import SOCRATES, load_persona
-from tests.support import ServerProcess
+from tests.support.process import ServerProcess
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -17,6 +17,12 @@ def require(is_there, what):
     """Skip a test for want of `what`; in CI, where everything must be there, fail."""
     if not is_there:
         (pytest.fail if IN_CI else pytest.skip)(f"{what} is not here: run make test")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    """Coroutine functions run on the event loop that the server uses."""
+    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture(scope="session")

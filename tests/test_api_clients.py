@@ -9,7 +9,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.support import PATIENCE_S, ServerProcess, wait_until
+from tests.support.process import ServerProcess
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.model
 

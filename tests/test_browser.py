@@ -10,8 +10,10 @@ from playwright.sync_api import expect, sync_playwright
 from server.model.job import Finish
 from server.model.prompt.conversation import Turn
 from tests.conftest import require
-from tests.inprocess import InProcessServer
-from tests.support import PATIENCE_S, ROOT, FakeEngine, find_chromium, prompt_request, wait_until
+from tests.support.engine import FakeEngine
+from tests.support.process import ROOT, InProcessServer, find_chromium
+from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.wire import prompt_request
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_S * 1000)
@@ -136,7 +138,7 @@ def test_reload_in_mid_answer_cancels_on_the_server(page, gated):
     gated.engine.allow(2)
     expect(last_answer(page)).to_contain_text("word1")
     page.reload()
-    wait_until(lambda: any(job.cancelled.is_set() for job in gated.server.worker._jobs))
+    wait_until(lambda: gated.server.worker.is_cancelling)
     gated.engine.allow(1)
     wait_until(lambda: gated.status()["prompts"].get("cancelled_decode") == 1)
     assert gated.engine.steps_after_cancel == 0
@@ -344,7 +346,7 @@ def test_escape_stops_and_keeps_what_was_said(page, gated):
     page.keyboard.press("Escape")
     expect(last_note(page)).to_contain_text("Stopped.")
     expect(last_answer(page)).to_have_text("word0 word1")
-    wait_until(lambda: any(job.cancelled.is_set() for job in gated.server.worker._jobs))
+    wait_until(lambda: gated.server.worker.is_cancelling)
     gated.engine.allow(1)
     wait_until(lambda: gated.status()["prompts"].get("cancelled_decode") == 1)
 

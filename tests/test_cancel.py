@@ -6,7 +6,8 @@ where every evaluation can be watched; here it is seen from outside, in /status.
 
 import pytest
 
-from tests.support import parse_response, prompt_request, read_all, read_until, wait_until
+from tests.support.waiting import wait_until
+from tests.support.wire import parse_response, prompt_request, read_all, read_until
 
 pytestmark = pytest.mark.model
 

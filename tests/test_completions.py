@@ -5,8 +5,10 @@ import json
 import pytest
 
 from server.model.prompt.conversation import Turn
-from tests.inprocess import InProcessServer
-from tests.support import FakeEngine, parse_response, read_all, read_until, wait_until
+from tests.support.engine import FakeEngine
+from tests.support.process import InProcessServer
+from tests.support.waiting import wait_until
+from tests.support.wire import parse_response, read_all, read_until
 
 ADDRESS = "/v1/chat/completions"
 JSON = ["Content-Type: application/json"]
@@ -108,7 +110,7 @@ def test_client_that_leaves_stops_the_model(gated, is_streamed):
     with gated.connect() as client:
         client.sendall(post(body_of("100 words", stream=is_streamed)))
         assert gated.engine.is_waiting.wait(60)
-    wait_until(lambda: any(job.cancelled.is_set() for job in gated.server.worker._jobs))
+    wait_until(lambda: gated.server.worker.is_cancelling)
     gated.engine.allow(1)
     wait_until(lambda: not gated.server.worker.is_busy)
     assert gated.engine.steps == 1

@@ -5,7 +5,7 @@ Fifteen requests that are not finished, for which a server must wait; and eighte
 
 import pytest
 
-from tests.support import FakeClient
+from tests.support.network import FakeClient
 
 UNFINISHED = {
     "part of the method": b"G",

@@ -7,7 +7,7 @@ import pytest
 
 from server.http.response import Prepared
 from server.http.state import ServerState
-from tests.support import LIMITS, FakeApplication, FakeClient, FakeLoop
+from tests.support.network import LIMITS, FakeApplication, FakeClient, FakeLoop
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_1_0 = b"GET / HTTP/1.0\r\n\r\n"

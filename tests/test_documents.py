@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.support import ROOT
+from tests.support.process import ROOT
 
 FILES = subprocess.run(
     ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True

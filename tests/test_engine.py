@@ -24,7 +24,7 @@ from server.model.machine.thermometer import Thermometer
 from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
-from tests.tiny_model import write_tiny_model
+from tests.support.tiny_model import write_tiny_model
 
 GREEDY = Sampling(max_tokens=12, temperature=0)
 LONG_PROMPT = "Tell me about the river and the sea. " * 60

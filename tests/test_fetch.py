@@ -12,7 +12,7 @@ import pytest
 from server.model.fetch import __main__ as fetch
 from server.model.files import catalog
 from server.model.files.modelfile import inspect
-from tests.support import ROOT
+from tests.support.process import ROOT
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 

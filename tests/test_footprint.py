@@ -8,7 +8,7 @@ from server.model.errors import ModelFileError
 from server.model.files import modelfile
 from server.model.files.footprint import available_memory, check_fits
 from server.model.files.modelfile import ModelFile
-from tests.tiny_model import TINY, write_tiny_model
+from tests.support.tiny_model import TINY, write_tiny_model
 
 LLAMA_2_7B = ModelFile(Path("llama-2.bin"), 2_870_000_000, "llama", "", 4 * 32 * 4096)
 

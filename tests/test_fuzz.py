@@ -10,7 +10,7 @@ import os
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support import FakeClient
+from tests.support.network import FakeClient
 from tests.test_parser import assert_plain_head_agrees, parse
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "400"))

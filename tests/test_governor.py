@@ -6,7 +6,7 @@ import pytest
 
 from server.model.machine.governor import Governor, GovernorSettings
 from server.model.machine.thermometer import Thermometer
-from tests.support import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 
 
 def write(root, **zones):

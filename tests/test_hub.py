@@ -13,9 +13,10 @@ import pytest
 from server.model.loader import EngineSettings, load_engine
 from server.model.prompt.persona import Persona
 from tests.conftest import IN_CI
-from tests.hub import Hub
-from tests.support import PATIENCE_S, ROOT, wait_until
-from tests.tiny_model import write_tiny_model
+from tests.support.hub import Hub
+from tests.support.process import ROOT
+from tests.support.tiny_model import write_tiny_model
+from tests.support.waiting import PATIENCE_S, wait_until
 
 NAME = "llama-2-7b-chat"
 REPOSITORY = "TheBloke/Llama-2-7B-Chat-GGML"

@@ -5,7 +5,7 @@ import graphlib
 
 import pytest
 
-from tests.support import ROOT
+from tests.support.process import ROOT
 
 # What each room may import of ours, besides itself. A room is the longest of these names that a
 # module's own begins with.

@@ -15,19 +15,11 @@ from server.model.errors import ModelFileError
 from server.model.files import catalog
 from server.model.machine.thermometer import Thermometer
 from server.options import Options
-from tests.inprocess import InProcessServer
-from tests.support import (
-    PATIENCE_S,
-    ROOT,
-    FakeEngine,
-    ServerProcess,
-    parse_response,
-    prompt_request,
-    read_all,
-    read_until,
-    wait_until,
-)
-from tests.tiny_model import write_tiny_model
+from tests.support.engine import FakeEngine
+from tests.support.process import ROOT, InProcessServer, ServerProcess
+from tests.support.tiny_model import write_tiny_model
+from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.wire import parse_response, prompt_request, read_all, read_until
 
 
 def run(*arguments):

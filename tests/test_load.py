@@ -9,16 +9,11 @@ from pathlib import Path
 import pytest
 
 from server.model.job import Finish, Stage
-from tests.inprocess import InProcessServer
-from tests.support import (
-    PATIENCE_S,
-    FakeEngine,
-    ServerProcess,
-    prompt_request,
-    read_until,
-    wait_until,
-)
-from tests.tiny_model import write_tiny_model
+from tests.support.engine import FakeEngine
+from tests.support.process import InProcessServer, ServerProcess
+from tests.support.tiny_model import write_tiny_model
+from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.wire import prompt_request, read_until
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,10 @@ import pytest
 
 from server import logs
 from server.http.exchange import Record
-from tests.inprocess import InProcessServer
-from tests.support import FakeEngine, prompt_request, read_until, wait_until
+from tests.support.engine import FakeEngine
+from tests.support.process import InProcessServer
+from tests.support.waiting import wait_until
+from tests.support.wire import prompt_request, read_until
 
 RECORD = Record("GET", "/x", 200, 12, 0.0034, {"tokens": 5, "tokens_per_s": None})
 
@@ -90,14 +92,14 @@ def test_every_request_is_one_line_and_says_how_it_ended(monkeypatch):
                 waiting.sendall(prompt_request(f"1 {SECRET}"))
                 wait_until(lambda: server.status()["waiting"] == 1)
             wait_until(lambda: ending(requests(), "cancelled_waiting"))
-        wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))
+        wait_until(lambda: server.server.worker.is_cancelling)
         server.engine.allow(1)
         wait_until(lambda: ending(requests(), "cancelled_prefill"))
         with server.connect() as speaking:
             speaking.sendall(prompt_request(f"9 {SECRET}"))
             server.engine.allow(2)
             read_until(speaking, b"word1")
-        wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))
+        wait_until(lambda: server.server.worker.is_cancelling)
         server.engine.allow(1)
         wait_until(lambda: ending(requests(), "cancelled_decode"))
         server.engine.gated = False

@@ -7,8 +7,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.model.machine.thermometer import Thermometer
-from tests.inprocess import InProcessServer
-from tests.support import FakeEngine, prompt_request, wait_until
+from tests.support.engine import FakeEngine
+from tests.support.process import InProcessServer
+from tests.support.waiting import wait_until
+from tests.support.wire import prompt_request
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def test_cancelled_prompt_tells_how_long_it_took():
             client.sendall(prompt_request("batches 2"))
             assert engine.is_waiting.wait(60)
             assert value(scrape(server), "busy") == 1
-        wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))
+        wait_until(lambda: server.server.worker.is_cancelling)
         engine.allow(1)
         wait_until(lambda: not server.server.worker.is_busy)
         found = scrape(server)

@@ -8,7 +8,7 @@ import pytest
 
 from server.model.errors import ModelFileError
 from server.model.files.modelfile import inspect
-from tests.tiny_model import write_tiny_model
+from tests.support.tiny_model import write_tiny_model
 
 LLAMA = {
     "general.architecture": "llama",

@@ -13,9 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.options import parse_networks
 from tests.conftest import require
-from tests.inprocess import InProcessServer
-from tests.proxies import DEPLOY, caddy, find, haproxy, nginx
-from tests.support import PATIENCE_S, ROOT, FakeEngine, ServerProcess, wait_until
+from tests.support.engine import FakeEngine
+from tests.support.process import ROOT, InProcessServer, ServerProcess
+from tests.support.proxies import DEPLOY, caddy, find, haproxy, nginx
+from tests.support.waiting import PATIENCE_S, wait_until
 
 PROMPTS = 60
 STORY = "Tell me a long story about the sea, with many words."
@@ -284,7 +285,7 @@ def test_proxy_passes_a_cancel_on(behind_proxy):
         connection.request("POST", "/prompt", "100 words")
         server.engine.allow(1)
         connection.getresponse().read1(100)
-    wait_until(lambda: any(job.cancelled.is_set() for job in server.server.worker._jobs))
+    wait_until(lambda: server.server.worker.is_cancelling)
 
 
 def test_proxy_tells_who_asks_whatever_the_client_claims(behind_proxy):

@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from bench.random_model import F32, Q2_K, Q6_K, Shape, byte_vocabulary, write_model
 from server.model.job import Progress
 from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import GovernorSettings
 from server.model.prompt.persona import SOCRATES, load_persona
+from tests.support.random_model import F32, Q2_K, Q6_K, Shape, byte_vocabulary, write_model
 
 SMALL = Shape(vocabulary=512, embedding=256, multiple=256, heads=4, layers=2)
 

@@ -8,16 +8,10 @@ import pytest
 
 from server import __version__
 from server.model.prompt.conversation import Turn
-from tests.inprocess import InProcessServer
-from tests.support import (
-    PATIENCE_S,
-    FakeEngine,
-    parse_response,
-    prompt_request,
-    read_all,
-    read_until,
-    wait_until,
-)
+from tests.support.engine import FakeEngine
+from tests.support.process import InProcessServer
+from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.wire import parse_response, prompt_request, read_all, read_until
 
 
 @pytest.fixture(scope="module")

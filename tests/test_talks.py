@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from server.model.tuning.dialogue import TALKS, read_talks
-from tests.support import ROOT
+from tests.support.process import ROOT
 
 FILES = sorted(TALKS.glob("*.jsonl"))
 _MARKUP = re.compile(r"[*#`|<>\[\]{}\\_~\u2013\u2014\n;]")

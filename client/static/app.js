@@ -1,57 +1,61 @@
 // The page: joins its parts, and owns the one answer that may be under way.
 
-import { addAnswer, addQuestion, dropRetries } from "./conversation.js";
-import { grow, read, tooLong } from "./field.js";
-import { Lookout } from "./lookout.js";
+import { addAnswer, addQuestion, dropRetries } from "./bubbles.js";
+import { Conversation } from "./conversation.js";
+import { describeExcess, grow, read } from "./input.js";
+import { Reconnector } from "./reconnect.js";
 import { SentenceSplitter } from "./sentences.js";
 import { Speaker } from "./speech.js";
+import { recall, remember } from "./storage.js";
 import { ask, Refusal } from "./stream.js";
-import { Talk } from "./talk.js";
-import { addToggle, recall, remember } from "./toggle.js";
-import { Wait } from "./wait.js";
+import { addToggle } from "./toggle.js";
+import { Waiting } from "./waiting.js";
 
 const KEY = "key"; // the name under which the server's key is remembered
 const UNAUTHORIZED = 401;
 
-const chat = document.getElementById("chat");
-const form = document.getElementById("form");
-const field = document.getElementById("prompt");
-const send = document.getElementById("send");
-const stop = document.getElementById("stop");
-const keyForm = document.getElementById("key-form");
-const notice = document.getElementById("notice");
-const announcer = document.getElementById("announcer");
+const chat = find("chat", HTMLElement);
+const form = find("form", HTMLFormElement);
+const input = find("prompt", HTMLTextAreaElement);
+const send = find("send", HTMLButtonElement);
+const stop = find("stop", HTMLButtonElement);
+const keyForm = find("key-form", HTMLFormElement);
+const keyInput = find("key", HTMLInputElement);
+const notice = find("notice", HTMLElement);
+const announcer = find("announcer", HTMLElement);
 
 const fetchHere = window.fetch.bind(window);
-const talk = new Talk();
+const conversation = new Conversation();
 const speaker = new Speaker(window.speechSynthesis, window.SpeechSynthesisUtterance);
-const lookout = new Lookout(fetchHere, {
-  onLost: () => tell({ lost: "The server cannot be reached. Trying again…" }),
+const reconnector = new Reconnector(fetchHere, {
+  onLost: () => notify({ lost: "The server cannot be reached. Trying again…" }),
   onBack: (status) => {
-    tell({ lost: "" });
-    document.getElementById("version").textContent = `Version ${status.version}, ${status.model}.`;
+    notify({ lost: "" });
+    find("version", HTMLElement).textContent = `Version ${status.version}, ${status.model}.`;
   },
 });
-const said = { lost: "", complaint: "" }; // what `notice` has to say; the former comes first
-let running = null; // the AbortController of the answer under way
+const notices = { lost: "", complaint: "" }; // the former comes first
+/** @type {AbortController | null} */
+let running = null; // of the answer under way
+/** @type {(() => void) | null} */
 let retryWithKey = null; // asks again what was refused for want of a key
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const prompt = read(field);
+  const prompt = read(input);
   if (!prompt || running) return;
-  if (tooLong(prompt)) return; // the notice already says so
-  field.value = "";
-  grow(field);
+  if (describeExcess(prompt)) return; // the notice already says so
+  input.value = "";
+  grow(input);
   begin(prompt);
 });
 
-field.addEventListener("input", () => {
-  grow(field);
-  tell({ complaint: tooLong(read(field)) });
+input.addEventListener("input", () => {
+  grow(input);
+  notify({ complaint: describeExcess(read(input)) });
 });
 
-field.addEventListener("keydown", (event) => {
+input.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     form.requestSubmit();
@@ -71,16 +75,20 @@ stop.addEventListener("click", (event) => {
 
 for (const starter of document.querySelectorAll(".starter")) {
   starter.addEventListener("click", () => {
-    if (!running) begin(starter.textContent);
+    if (!running) begin(starter.textContent ?? "");
   });
 }
 
-addToggle(document.getElementById("mute"), false, (isOn) => (speaker.muted = isOn));
-addToggle(document.getElementById("memory"), true, (isOn) => (talk.isKept = isOn));
+addToggle(find("mute", HTMLElement), false, (isOn) => {
+  speaker.muted = isOn;
+});
+addToggle(find("memory", HTMLElement), true, (isOn) => {
+  conversation.isKept = isOn;
+});
 
 keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
-  remember(KEY, document.getElementById("key").value.trim());
+  remember(KEY, keyInput.value.trim());
   keyForm.hidden = true;
   retryWithKey?.();
 });
@@ -90,10 +98,11 @@ window.addEventListener("pagehide", () => {
   running?.abort();
   speaker.stop();
 });
-window.addEventListener("offline", () => lookout.lose());
+window.addEventListener("offline", () => reconnector.lose());
 
-lookout.look();
+reconnector.check();
 
+/** @param {string} prompt */
 function begin(prompt) {
   document.getElementById("welcome")?.remove();
   dropRetries(chat); // otherwise a retried old question would be answered below the new one
@@ -101,7 +110,11 @@ function begin(prompt) {
   answer(prompt);
 }
 
-// Called within the tap or key press: iOS lets a page speak only after that.
+/**
+ * Called within the tap or key press: iOS lets a page speak only after that.
+ *
+ * @param {string} prompt
+ */
 async function answer(prompt) {
   speaker.stop();
   speaker.prime();
@@ -109,26 +122,29 @@ async function answer(prompt) {
   const sentences = new SentenceSplitter();
   running = new AbortController();
   const { signal } = running;
-  const wait = new Wait((url) => fetchHere(url, { signal }), (words) => bubble.wait(words));
+  const waiting = new Waiting(
+    (url) => fetchHere(url, { signal }),
+    (words) => bubble.wait(words),
+  );
   setBusy(true);
   try {
-    await wait.begin();
-    await ask(talk.request(prompt), {
+    await waiting.begin();
+    await ask(conversation.request(prompt), {
       fetch: fetchHere,
       key: recall(KEY),
       signal,
       onText(text) {
-        wait.end();
+        waiting.end();
         bubble.append(text);
-        sentences.push(text).forEach((sentence) => speaker.say(sentence));
+        for (const sentence of sentences.push(text)) speaker.say(sentence);
       },
     });
-    wait.end();
-    sentences.end().forEach((sentence) => speaker.say(sentence));
+    waiting.end();
+    for (const sentence of sentences.end()) speaker.say(sentence);
     bubble.end(bubble.text ? "" : "Socrates said nothing.");
-    talk.add(prompt, bubble.text);
+    conversation.add(prompt, bubble.text);
   } catch (error) {
-    wait.end();
+    waiting.end();
     explain(error, signal, bubble, prompt);
   } finally {
     announcer.textContent = bubble.text; // once and whole, for those who listen
@@ -137,11 +153,17 @@ async function answer(prompt) {
   }
 }
 
+/**
+ * @param {unknown} error
+ * @param {AbortSignal} signal
+ * @param {import("./bubbles.js").Answer} bubble
+ * @param {string} prompt
+ */
 function explain(error, signal, bubble, prompt) {
   if (signal.aborted) {
     speaker.stop();
     bubble.end("Stopped.");
-    talk.add(prompt, bubble.text); // it was read; one that broke off is asked again
+    conversation.add(prompt, bubble.text); // it was read; one that broke off is asked again
     return;
   }
   const retry = () => {
@@ -154,27 +176,45 @@ function explain(error, signal, bubble, prompt) {
     if (error.status === UNAUTHORIZED) askForKey(retry);
   } else {
     bubble.end(bubble.text ? "The answer broke off here." : "The connection was lost.", retry);
-    lookout.look();
+    reconnector.check();
   }
 }
 
+/** @param {boolean} isBusy */
 function setBusy(isBusy) {
-  const isFocusFree = [document.body, stop].includes(document.activeElement);
+  const isFocusFree = document.activeElement === document.body || document.activeElement === stop;
   send.hidden = isBusy;
   stop.hidden = !isBusy;
   // Not on a phone, where focus brings up a keyboard over what was just said.
-  if (!isBusy && isFocusFree && matchMedia("(hover: hover)").matches) field.focus();
+  if (!isBusy && isFocusFree && matchMedia("(hover: hover)").matches) input.focus();
 }
 
+/** @param {() => void} retry */
 function askForKey(retry) {
   retryWithKey = retry;
   keyForm.hidden = false;
-  document.getElementById("key").focus();
+  keyInput.focus();
 }
 
-// Written only when it changes: a screen reader would read it again.
-function tell(news) {
-  Object.assign(said, news);
-  const sentence = said.lost || said.complaint;
+/**
+ * Written only when it changes: a screen reader would read it again.
+ *
+ * @param {Partial<typeof notices>} news
+ */
+function notify(news) {
+  Object.assign(notices, news);
+  const sentence = notices.lost || notices.complaint;
   if (notice.textContent !== sentence) notice.textContent = sentence;
+}
+
+/**
+ * @template {HTMLElement} Kind
+ * @param {string} id
+ * @param {new () => Kind} kind
+ * @returns {Kind}
+ */
+function find(id, kind) {
+  const element = document.getElementById(id);
+  if (element instanceof kind) return element;
+  throw new Error(`The page has no ${kind.name} named ${id}.`);
 }

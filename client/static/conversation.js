@@ -1,101 +1,55 @@
-// The bubbles. Owns what stands in the conversation; whatever was said is put there as text,
-// never as markup.
+// What has been said on this page, as far as the next question carries it to the server. Pure.
 
-const NEAR_END_PX = 40;
-const RETRY = "retry";
+// As JSON: more than 4,096 tokens take, and with a question it still fits a proxy's buffer of 64 KiB.
+const MOST_BYTES = 40_000;
 
-/** @param {HTMLElement} chat @param {string} text */
-export function addQuestion(chat, text) {
-  chat.append(make("p", "bubble you", text));
-  chat.scrollTop = chat.scrollHeight;
-}
+/** @typedef {{question: string, answer: string}} Turn */
 
-/** @param {HTMLElement} chat @returns {Answer} an empty answer at the end of `chat` */
-export function addAnswer(chat) {
-  return new Answer(chat);
-}
+const messagesOf = (/** @type {Turn} */ { question, answer }) => [
+  { role: "user", content: question },
+  { role: "assistant", content: answer },
+];
+const bytesOf = (/** @type {Turn} */ turn) =>
+  new TextEncoder().encode(JSON.stringify(messagesOf(turn))).length;
 
-/** What failed before is not to be tried again any more. @param {HTMLElement} chat */
-export function dropRetries(chat) {
-  chat.querySelectorAll(`.${RETRY}`).forEach((button) => button.remove());
-}
+/** Keeps the turns of one page; `isKept` turns the memory on and off. */
+export class Conversation {
+  /** @type {Turn[]} */
+  #turns = [];
+  #isKept = true;
 
-/** One answer: its text as it comes, and in the end how it ended. */
-class Answer {
-  #chat;
-  #bubble = make("article", "bubble socrates");
-  #text = make("p", "text");
-  #foot = make("p", "note");
-
-  constructor(chat) {
-    this.#chat = chat;
-    this.#bubble.setAttribute("aria-busy", "true");
-    this.#bubble.append(this.#text, this.#foot);
-    chat.append(this.#bubble);
-    chat.scrollTop = chat.scrollHeight;
+  /** @param {boolean} isKept if not, everything is forgotten and nothing is kept */
+  set isKept(isKept) {
+    this.#isKept = isKept;
+    if (!isKept) this.#turns = [];
   }
 
-  get text() {
-    return this.#text.textContent;
+  /** @param {string} question @param {string} answer */
+  add(question, answer) {
+    if (!this.#isKept || !answer.trim()) return;
+    this.#turns.push({ question, answer: answer.trim() });
+    this.#forget();
   }
 
-  /** Say quietly why nothing is said yet. */
-  wait(words) {
-    this.#foot.textContent = words;
+  /**
+   * @param {string} question
+   * @returns {{type: string, body: string}} what to send: the bare question, or the turns and
+   *   the question as JSON
+   */
+  request(question) {
+    if (!this.#turns.length) return { type: "text/plain; charset=utf-8", body: question };
+    const messages = this.#turns.flatMap(messagesOf);
+    messages.push({ role: "user", content: question });
+    return { type: "application/json", body: JSON.stringify({ messages }) };
   }
 
-  append(text) {
-    this.#follow(() => this.#text.append(text));
+  // Half of it at once: a changed beginning makes the model read the whole conversation again,
+  // and that must not happen with every question.
+  #forget() {
+    let bytes = this.#turns.reduce((sum, turn) => sum + bytesOf(turn), 0);
+    if (bytes <= MOST_BYTES) return;
+    let kept = 0;
+    while (bytes > MOST_BYTES / 2) bytes -= bytesOf(this.#turns[kept++]);
+    this.#turns.splice(0, kept);
   }
-
-  /** It ended: say how, if not as it should, and offer to `retry` if that may help. */
-  end(words, retry) {
-    this.#follow(() => this.#showEnd(words, retry));
-  }
-
-  // The view follows a change only while the reader is at its end.
-  #follow(change) {
-    const { scrollHeight, scrollTop, clientHeight } = this.#chat;
-    const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
-    change();
-    if (isAtEnd) this.#chat.scrollTop = this.#chat.scrollHeight;
-  }
-
-  #showEnd(words, retry) {
-    this.#bubble.setAttribute("aria-busy", "false");
-    this.#foot.textContent = words;
-    if (!this.text) this.#text.remove();
-    if (this.text) this.#foot.append(button("Copy", (self) => this.#copy(self)));
-    if (retry) this.#foot.append(button("Retry", retry, RETRY));
-    if (words) this.#foot.setAttribute("role", "status");
-  }
-
-  remove() {
-    this.#bubble.remove();
-  }
-
-  async #copy(self) {
-    try {
-      await navigator.clipboard.writeText(this.text.trim());
-      self.textContent = "Copied";
-    } catch {
-      // Browsers give the clipboard to secure pages only: let the reader press Ctrl-C.
-      getSelection().selectAllChildren(this.#text);
-      self.textContent = "Selected";
-    }
-  }
-}
-
-function make(tag, className, text = "") {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
-
-function button(words, act, className = "") {
-  const element = make("button", `plain ${className}`.trim(), words);
-  element.type = "button";
-  element.addEventListener("click", () => act(element));
-  return element;
 }

@@ -5,9 +5,9 @@ const ABBREVIATION = /(?:^|[\s("])(?:Mr|Mrs|Ms|Dr|St|Prof|vs|etc|e\.g|i\.e)\.\s*
 
 const MOST_LETTERS = 160;
 
-/** Collects text and gives back sentences once the next one has begun. */
+/** Collects text and returns each sentence once the next one has begun. */
 export class SentenceSplitter {
-  #rest = "";
+  #remaining = "";
   #segmenter = new Intl.Segmenter("en", { granularity: "sentence" });
 
   /**
@@ -15,23 +15,24 @@ export class SentenceSplitter {
    * @returns {string[]} the sentences that this piece completed
    */
   push(text) {
-    this.#rest += text;
+    this.#remaining += text;
     const sentences = this.#split();
     // The last one may go on.
-    this.#rest = sentences.pop() ?? "";
+    this.#remaining = sentences.pop() ?? "";
     return clean(sentences);
   }
 
   /** @returns {string[]} what is left, as sentences: the text has ended */
   end() {
     const sentences = this.#split();
-    this.#rest = "";
+    this.#remaining = "";
     return clean(sentences);
   }
 
   #split() {
+    /** @type {string[]} */
     const sentences = [];
-    for (const { segment } of this.#segmenter.segment(this.#rest)) {
+    for (const { segment } of this.#segmenter.segment(this.#remaining)) {
       const last = sentences.at(-1);
       if (last !== undefined && ABBREVIATION.test(last)) {
         sentences[sentences.length - 1] = last + segment;
@@ -43,22 +44,31 @@ export class SentenceSplitter {
   }
 }
 
-// What can be said aloud, in parts short enough for Chrome.
+/**
+ * Keep what can be said aloud, in parts short enough for Chrome.
+ *
+ * @param {string[]} sentences
+ */
 function clean(sentences) {
   return sentences.flatMap(shorten).filter((sentence) => /[\p{L}\p{N}]/u.test(sentence));
 }
 
-// Chrome falls silent 15 s into an utterance; a slow voice says some 12 characters a second.
+/**
+ * Chrome falls silent 15 s into an utterance; a slow voice says some 12 characters a second.
+ *
+ * @param {string} sentence
+ */
 function shorten(sentence) {
+  /** @type {string[]} */
   const parts = [];
-  let rest = sentence.trim();
-  while (rest.length > MOST_LETTERS) {
-    const head = rest.slice(0, MOST_LETTERS);
+  let remaining = sentence.trim();
+  while (remaining.length > MOST_LETTERS) {
+    const head = remaining.slice(0, MOST_LETTERS);
     const pause = Math.max(...[", ", "; ", ": "].map((mark) => head.lastIndexOf(mark))) + 1;
     const at = pause > MOST_LETTERS / 3 ? pause : head.lastIndexOf(" ");
     const cut = at > 0 ? at : MOST_LETTERS;
-    parts.push(rest.slice(0, cut).trim());
-    rest = rest.slice(cut).trim();
+    parts.push(remaining.slice(0, cut).trim());
+    remaining = remaining.slice(cut).trim();
   }
-  return [...parts, rest];
+  return [...parts, remaining];
 }

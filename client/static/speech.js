@@ -4,8 +4,9 @@
 /**
  * The voice Socrates should have: the Greek Nestoras, else any Greek one, else the default.
  *
- * @param {{name: string, lang: string}[]} voices
- * @returns the voice, or undefined for the browser's default
+ * @template {{name: string, lang: string}} Voice
+ * @param {Voice[]} voices
+ * @returns {Voice | undefined} undefined for the browser's default
  */
 export function chooseVoice(voices) {
   const greek = voices.filter(({ lang }) => /^el([-_]|$)/i.test(lang)); // Android writes el_GR
@@ -38,6 +39,7 @@ export class Speaker {
     if (!this.#muted) this.#speak(sentence.replace(/[*_#`~]+/g, ""));
   }
 
+  /** @param {string} sentence */
   #speak(sentence) {
     if (!this.#synthesis || !this.#Utterance) return;
     const utterance = new this.#Utterance(sentence);

@@ -1,8 +1,19 @@
-// What the server says of itself. `fetch` is handed in.
+// What the server reports about itself. `fetch` is handed in.
+
+/**
+ * @typedef {object} Status
+ * @property {string} version
+ * @property {string} model
+ * @property {string} state
+ * @property {boolean} busy
+ * @property {number} waiting
+ * @property {{share: number} | null} loading
+ * @property {Record<string, number>} prompts ended ones, by how they ended
+ */
 
 /**
  * @param {typeof globalThis.fetch} fetch
- * @returns {Promise<object | null>} the answer of /status, or null if there is none
+ * @returns {Promise<Status | null>} the answer of /status, or null if there is none
  */
 export async function readStatus(fetch) {
   try {

@@ -16,9 +16,9 @@ export class BrokenAnswer extends Error {}
 /**
  * Ask, and hand on the text as it comes. Resolves when the answer is complete.
  *
- * @param {{type: string, body: string}} request what Talk makes of a question
+ * @param {{type: string, body: string}} request what Conversation makes of a question
  * @param {object} options
- * @param {string | null} options.key what the server may want to be shown
+ * @param {string | null} options.key the server's API key, if it has one
  * @param {typeof globalThis.fetch} options.fetch
  * @param {AbortSignal} options.signal aborting it closes the socket, which stops the model
  * @param {(text: string) => void} options.onText never cut inside a character
@@ -28,6 +28,7 @@ export class BrokenAnswer extends Error {}
  */
 export async function ask({ type, body }, { fetch, key, signal, onText }) {
   try {
+    /** @type {Record<string, string>} */
     const headers = { "Content-Type": type };
     if (key) headers.Authorization = `Bearer ${key}`;
     const response = await fetch("/prompt", { method: "POST", headers, body, signal });
@@ -35,7 +36,7 @@ export async function ask({ type, body }, { fetch, key, signal, onText }) {
       const sentence = (await response.text()).trim();
       throw new Refusal(sentence || `The server answered ${response.status}.`, response.status);
     }
-    await readText(response.body, onText);
+    if (response.body) await readText(response.body, onText);
   } catch (error) {
     if (error instanceof Refusal || signal.aborted) throw error;
     throw new BrokenAnswer("The connection was lost.", { cause: error });

@@ -1,12 +1,14 @@
-// A button that is on or off, and is found so the next time.
+// A button that is on or off, and keeps its state for the next visit.
+
+import { recall, remember } from "./storage.js";
 
 /**
- * @param {HTMLButtonElement} button
- * @param {boolean} isOn at first, if nothing else is remembered
- * @param {(isOn: boolean) => void} onChange is called at once, and at every change
+ * @param {HTMLElement} button
+ * @param {boolean} isOn the state, if none is remembered
+ * @param {(isOn: boolean) => void} onChange called at once, and at every change
  */
 export function addToggle(button, isOn, onChange) {
-  const show = (now) => {
+  const show = (/** @type {boolean} */ now) => {
     button.setAttribute("aria-pressed", String(now));
     onChange(now);
   };
@@ -17,22 +19,4 @@ export function addToggle(button, isOn, onChange) {
   });
   const remembered = recall(button.id);
   show(remembered === null ? isOn : remembered === "true");
-}
-
-/** @param {string} name @param {string} value */
-export function remember(name, value) {
-  try {
-    localStorage.setItem(name, value);
-  } catch {
-    // Denied by the browser's settings: not remembered, then.
-  }
-}
-
-/** @param {string} name @returns {string | null} */
-export function recall(name) {
-  try {
-    return localStorage.getItem(name);
-  } catch {
-    return null;
-  }
 }

@@ -16,7 +16,7 @@ from server.model.worker import State, Worker
 _JSON_HEADERS: tuple[Header, ...] = (("Content-Type", "application/json"), *FRESH_HEADERS)
 
 
-class Status:
+class Monitoring:
     """Answers questions about the server.
 
     Args:

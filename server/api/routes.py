@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 from server.api.access import Access
 from server.api.completions import ApiError, Completions
-from server.api.monitoring import Status
+from server.api.monitoring import Monitoring
 from server.api.prompt import Prompts
 from server.http.assets import Asset
 from server.http.errors import (
@@ -58,7 +58,7 @@ class Routes:
 
     Args:
         assets: the page's files by path.
-        status: answers what is asked of the server itself.
+        monitoring: answers questions about the server itself.
         prompts: answers /prompt.
         completions: answers the API.
         access: who may ask the model.
@@ -69,7 +69,7 @@ class Routes:
     def __init__(
         self,
         assets: Mapping[str, Asset],
-        status: Status,
+        monitoring: Monitoring,
         prompts: Prompts,
         completions: Completions,
         access: Access,
@@ -81,10 +81,10 @@ class Routes:
         self._access = access
         models = f"{_API}models"
         self._routes = {
-            "/healthz": _Route(_READ, status.healthz),
-            "/readyz": _Route(_READ, status.readyz),
-            "/status": _Route(_READ, status.status),
-            "/metrics": _Route(_READ, status.metrics),
+            "/healthz": _Route(_READ, monitoring.healthz),
+            "/readyz": _Route(_READ, monitoring.readyz),
+            "/status": _Route(_READ, monitoring.status),
+            "/metrics": _Route(_READ, monitoring.metrics),
             "/prompt": _Route(
                 _ASK,
                 prompts.handle,

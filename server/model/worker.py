@@ -114,6 +114,11 @@ class Worker:
         return bool(self._jobs)
 
     @property
+    def is_cancelling(self) -> bool:
+        """Whether a cancelled prompt has not ended yet."""
+        return any(job.cancelled.is_set() for job in self._jobs)
+
+    @property
     def current(self) -> Progress | None:
         """Progress of the prompt being read or answered, if there is one."""
         for job in self._jobs:

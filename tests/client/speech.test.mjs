@@ -38,7 +38,11 @@ test("sentences are spoken in order", () => {
   speaker.prime();
   speaker.say("One.");
   speaker.say("Two.");
-  assert.deepEqual(speech.said, [["", NESTORAS.name], ["One.", NESTORAS.name], ["Two.", NESTORAS.name]]);
+  assert.deepEqual(speech.said, [
+    ["", NESTORAS.name],
+    ["One.", NESTORAS.name],
+    ["Two.", NESTORAS.name],
+  ]);
 });
 
 test("mute silences at once and keeps silent", () => {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { ask, BrokenAnswer, readText, Refusal } from "../../client/static/stream.js";
+import { ask, BrokenAnswer, Refusal, readText } from "../../client/static/stream.js";
 
 const encode = (text) => new TextEncoder().encode(text);
 
@@ -57,14 +57,25 @@ test("the prompt is sent as plain text", async () => {
 test("a key is shown if there is one", async () => {
   let sent;
   const signal = new AbortController().signal;
-  const { done } = askWith(async (path, options) => ((sent = options), new Response("yes")), signal, "secret");
+  const { done } = askWith(
+    async (_path, options) => {
+      sent = options;
+      return new Response("yes");
+    },
+    signal,
+    "secret",
+  );
   await done;
   assert.equal(sent.headers.Authorization, "Bearer secret");
 });
 
 test("a refusal carries the server's sentence", async () => {
   const { done } = askWith(async () => new Response("The queue is full.\n", { status: 503 }));
-  await assert.rejects(done, (error) => error instanceof Refusal && error.message === "The queue is full." && error.status === 503);
+  await assert.rejects(
+    done,
+    (error) =>
+      error instanceof Refusal && error.message === "The queue is full." && error.status === 503,
+  );
 });
 
 test("a refusal without words names its status", async () => {

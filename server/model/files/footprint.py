@@ -3,7 +3,7 @@
 The weights are mapped from the file: page cache, which the system may drop, but reads back
 from the disk at every token when it does. The cache of keys and values is private memory
 and fills up with the context. What else there is (Python, ggml's buffers) takes 50 to
-100 MB. Measured by bench/footprint.py; the README has the table.
+100 MB. Measured by `bench.tokens`; its README has the table.
 """
 
 import os

@@ -66,13 +66,17 @@ def _train(options: argparse.Namespace, recipe: Recipe) -> None:
     found = catalog.find(options.base)
     base = found.path if isinstance(found, catalog.CatalogModel) else found
     encoder = Encoder(base.parent / TOKENIZER_FILE, load_persona(find_persona(_PERSONA)).system)
-    lessons = [encoder.encode(talk) for talk in read_talks(options.talks)]
-    network = Network(base, recipe.rank, recipe.gain, recipe.frozen_layers)
-    trainer = Trainer(network, lessons, recipe, options.checkpoint)
-    _say(
-        f"{len(lessons):,} talks, {trainer.tokens:,} tokens an epoch, {recipe.steps} steps; "
-        f"held-out loss {trainer.held_out_loss():.3f}"
+    first, last = (
+        [encoder.encode(talk) for talk in read_talks(folder)]
+        for folder in (options.talks, options.talks / "last")
     )
+    network = Network(base, recipe.rank, recipe.gain, recipe.frozen_layers)
+    trainer = Trainer(network, first, last, recipe, options.checkpoint)
+    losses = trainer.held_out_losses()
+    for name, course, tokens, loss in zip(
+        ("First", "Last"), (first, last), trainer.tokens, losses, strict=True
+    ):
+        _say(f"{name}: {len(course):,} talks, {tokens:,} tokens, held-out loss {loss:.3f}")
     started = time.perf_counter()
     trainer.run(_show)
     write_adapter(options.out, network.corrections(), _DESCRIPTION)

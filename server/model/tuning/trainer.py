@@ -2,8 +2,11 @@
 
 Owns the recipe (`Recipe`) and everything that a run changes. Promises: the same recipe, talks and
 kind of CPU give the same adapter, also when the run was interrupted and continued: a checkpoint
-holds the adapters, the optimizer and the position, and the order of the talks depends on the
-recipe's seed and the epoch alone.
+holds the adapters, the optimizer and the step, and the order of the talks depends on the recipe's
+seed and the epoch alone.
+
+A run has two courses: many talks by many hands come first, the few whose manner the model is to
+keep come last, while the learning rate falls.
 """
 
 import dataclasses
@@ -40,12 +43,11 @@ class Recipe:
     rank: int = 16
     gain: float = 2.0
     frozen_layers: int = 12
-    steps: int = 800
+    steps: int = 1000
+    last_steps: int = 400  # of these, on the talks that come last
     batches_per_step: int = 2  # of 512 tokens at most
     rate: float = 2e-3
-    first_words: int = 0  # tokens at the start of an answer ...
-    first_words_weight: float = 1.0  # ... whose loss is multiplied by this
-    held_out: int = 48  # talks that are not trained on
+    held_out: int = 48  # talks of each course that are not trained on
     seed: int = 1
 
 
@@ -56,9 +58,30 @@ class Report:
     step: int
     steps: int
     loss: float  # mean over the answer tokens of the step, in nats
-    held_out_loss: float | None  # the same for the held-out talks, where it was measured
+    held_out_loss: float | None  # of the course's held-out talks, where it was measured
     tokens_per_s: float  # of this process's run, padding not counted
     seconds_a_step: float  # likewise
+
+
+class _Course:
+    """Talks that are trained on together, and the steps in which they are."""
+
+    def __init__(self, lessons: Sequence[Lesson], recipe: Recipe, steps: range) -> None:
+        shuffled = random.Random(recipe.seed).sample(list(lessons), len(lessons))
+        self.held_out = shuffled[: recipe.held_out]
+        self.lessons = shuffled[recipe.held_out :]
+        self.tokens = sum(len(lesson.ids) for lesson in self.lessons)
+        self.steps = steps
+        self._recipe = recipe
+
+    def groups(self, step: int) -> Iterator[list[Lesson]]:
+        """The batches from `step` on; an epoch's order depends on its number alone."""
+        skipped = (step - self.steps.start) * self._recipe.batches_per_step
+        for epoch in itertools.count():
+            draw = random.Random(f"{self._recipe.seed}/{epoch}")
+            groups = batches(self.lessons, _BATCH_TOKENS, draw)
+            yield from groups[skipped:]
+            skipped = max(0, skipped - len(groups))
 
 
 class Trainer:
@@ -66,28 +89,34 @@ class Trainer:
 
     Args:
         network: with the adapters to train.
-        lessons: all talks, encoded; some are held out, chosen by the recipe's seed.
+        first: the talks of the first course, encoded; some are held out, chosen by the seed.
+        last: those of the last course, likewise.
         recipe: how to train.
         checkpoint: the file to continue from and to save to; None saves nothing.
     """
 
     def __init__(
-        self, network: Network, lessons: Sequence[Lesson], recipe: Recipe, checkpoint: Path | None
+        self,
+        network: Network,
+        first: Sequence[Lesson],
+        last: Sequence[Lesson],
+        recipe: Recipe,
+        checkpoint: Path | None,
     ) -> None:
         self._network = network
         self._recipe = recipe
         self._checkpoint = checkpoint
-        shuffled = random.Random(recipe.seed).sample(list(lessons), len(lessons))
-        self._held_out = shuffled[: recipe.held_out]
-        self._lessons = shuffled[recipe.held_out :]
-        self.tokens = sum(len(lesson.ids) for lesson in self._lessons)
+        turn = recipe.steps - recipe.last_steps
+        self._courses = (
+            _Course(first, recipe, range(turn)),
+            _Course(last, recipe, range(turn, recipe.steps)),
+        )
         self._parameters = [p for m in network.adapters().values() for p in (m.a, m.b)]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         self._known_below: dict[Lesson, Tensor] = {}
         self._step = 0
-        self._batches_done = 0
         self._resume()
 
     @property
@@ -95,58 +124,60 @@ class Trainer:
         """Whether all steps are done."""
         return self._step >= self._recipe.steps
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Tokens of an epoch of each course."""
+        return tuple(course.tokens for course in self._courses)
+
     def run(self, report: Callable[[Report], None]) -> None:
         """Train to the end, calling `report` after every step."""
         started, first, tokens = time.perf_counter(), self._step, 0
-        groups = self._groups()
-        while not self.is_finished:
-            loss, step_tokens = self._train_step(groups)
-            tokens += step_tokens
-            elapsed_s = time.perf_counter() - started
-            pace_s = elapsed_s / (self._step - first)
-            is_last = self.is_finished
-            held_out = None
-            if is_last or self._step % _EVALUATION_STEPS == 0:
-                held_out = self.held_out_loss()
-            if is_last or self._step % _CHECKPOINT_STEPS == 0:
-                self._save()
-            report(
-                Report(self._step, self._recipe.steps, loss, held_out, tokens / elapsed_s, pace_s)
-            )
+        for course in self._courses:
+            groups = course.groups(max(self._step, course.steps.start))
+            while self._step in course.steps:
+                loss, step_tokens = self._train_step(groups)
+                tokens += step_tokens
+                elapsed_s = time.perf_counter() - started
+                pace_s = elapsed_s / (self._step - first)
+                held_out = self._measure_and_save(course)
+                report(
+                    Report(
+                        self._step, self._recipe.steps, loss, held_out, tokens / elapsed_s, pace_s
+                    )
+                )
+
+    def held_out_losses(self) -> tuple[float, ...]:
+        """Of each course, the mean loss in nats a token on the answers of its held-out talks."""
+        return tuple(self._held_out_loss(course) for course in self._courses)
+
+    def _measure_and_save(self, course: _Course) -> float | None:
+        is_last = self._step == course.steps.stop
+        if is_last or self._step % _CHECKPOINT_STEPS == 0:
+            self._save()
+        if is_last or self._step % _EVALUATION_STEPS == 0:
+            return self._held_out_loss(course)
+        return None
 
     @torch.no_grad()
-    def held_out_loss(self) -> float:
-        """Mean loss in nats a token, on the answers of the held-out talks."""
+    def _held_out_loss(self, course: _Course) -> float:
         total, count = 0.0, 0
-        for group in batches(self._held_out, _BATCH_TOKENS):
-            losses, _ = self._losses(group)
+        for group in batches(course.held_out, _BATCH_TOKENS):
+            losses = self._losses(group)
             total += losses.sum().item()
             count += losses.numel()
         return total / max(1, count)
 
-    # From where the last checkpoint was; an epoch's order depends on its number alone.
-    def _groups(self) -> Iterator[list[Lesson]]:
-        skipped, epoch = self._batches_done, 0
-        while True:
-            draw = random.Random(f"{self._recipe.seed}/{epoch}")
-            groups = batches(self._lessons, _BATCH_TOKENS, draw)
-            yield from groups[skipped:]
-            skipped = max(0, skipped - len(groups))
-            epoch += 1
-
     def _train_step(self, groups: Iterator[list[Lesson]]) -> tuple[float, int]:
-        total, weight, count, tokens = 0.0, 0.0, 0, 0
+        total, count, tokens = 0.0, 0, 0
         for group in itertools.islice(groups, self._recipe.batches_per_step):
-            self._batches_done += 1
-            losses, weights = self._losses(group)
-            (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
+            losses = self._losses(group)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
             total += losses.sum().item()
-            weight += weights.sum().item()
             count += losses.numel()
             tokens += sum(len(lesson.ids) for lesson in group)
         for parameter in self._parameters:
             assert parameter.grad is not None
-            parameter.grad.div_(weight)
+            parameter.grad.div_(count)
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = self._rate()
@@ -161,22 +192,20 @@ class Trainer:
         cosine = 0.5 * (1 + math.cos(math.pi * self._step / self._recipe.steps))
         return self._recipe.rate * warm * (_LEAST_RATE + (1 - _LEAST_RATE) * cosine)
 
-    # The loss of each token to be learnt, and the weight that it has in training.
-    def _losses(self, group: Sequence[Lesson]) -> tuple[Tensor, Tensor]:
+    # The loss of each token to be learnt.
+    def _losses(self, group: Sequence[Lesson]) -> Tensor:
         length = -(-max(len(lesson.ids) for lesson in group) // _PAD_TO) * _PAD_TO
         ids = torch.zeros((len(group), length), dtype=torch.long)
         x = torch.zeros((len(group), length, self._network.width))
         self._look_below(group)
-        weights = torch.zeros((len(group), length))
+        learnt = torch.zeros((len(group), length), dtype=torch.bool)
         for row, lesson in enumerate(group):
             ids[row, : len(lesson.ids)] = torch.tensor(lesson.ids)
             x[row, : len(lesson.ids)] = self._known_below[lesson]
-            weights[row, : len(lesson.ids)] = torch.tensor(self._weights(lesson))
-        learnt = weights > 0
+            learnt[row, : len(lesson.ids)] = torch.tensor(lesson.is_learnt)
         before = torch.zeros_like(learnt)
         before[:, :-1] = learnt[:, 1:]
-        logits = self._network(x, before)
-        return F.cross_entropy(logits, ids[learnt], reduction="none"), weights[learnt]
+        return F.cross_entropy(self._network(x, before), ids[learnt], reduction="none")
 
     # Computed once a talk and kept: 2.3 KB a token.
     def _look_below(self, group: Sequence[Lesson]) -> None:
@@ -189,14 +218,6 @@ class Trainer:
         for lesson, x in zip(new, self._network.below(ids), strict=True):
             self._known_below[lesson] = x[: len(lesson.ids)].clone()
 
-    def _weights(self, lesson: Lesson) -> list[float]:
-        weights, run = [], 0
-        for is_learnt in lesson.is_learnt:
-            run = run + 1 if is_learnt else 0
-            is_first = 0 < run <= self._recipe.first_words
-            weights.append(is_learnt * (self._recipe.first_words_weight if is_first else 1.0))
-        return weights
-
     def _identity(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self._recipe), "tokens": self.tokens}
 
@@ -208,7 +229,6 @@ class Trainer:
             "adapters": [p.detach() for p in self._parameters],
             "optimizer": self._optimizer.state_dict(),
             "step": self._step,
-            "batches": self._batches_done,
         }
         part = self._checkpoint.with_suffix(".part")
         torch.save(state, part)
@@ -224,5 +244,5 @@ class Trainer:
             for parameter, saved in zip(self._parameters, state["adapters"], strict=True):
                 parameter.copy_(saved)
         self._optimizer.load_state_dict(state["optimizer"])
-        self._step, self._batches_done = state["step"], state["batches"]
+        self._step = state["step"]
         self._network.round()

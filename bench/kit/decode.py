@@ -1,0 +1,39 @@
+"""The engine alone, with no sampling, no text and no network around it: the ceiling."""
+
+import threading
+import time
+from collections.abc import Sequence
+
+from server.model.context import LARGEST_BATCH
+from server.model.engine import Engine
+from server.model.job import Progress
+from server.model.prompt.conversation import Conversation
+
+# Before each measurement, in the same process: after a pause the first tokens take up to five
+# times as long, until the kernel has the pages at hand and ggml's threads on separate cores.
+WARM_UP_TOKENS = 16
+
+
+def prompt_tokens(engine: Engine, question: str) -> Sequence[int]:
+    """The whole prompt in which `question` is asked."""
+    return engine.write_prompt(Conversation(question)).tokens
+
+
+def decode_speed(engine: Engine, count: int, question: str = "What is virtue?") -> float:
+    """Tokens a second of `count` evaluations, one token each, after a question."""
+    prompt = prompt_tokens(engine, question)
+    engine.prefill(prompt, threading.Event(), Progress())
+    started = time.perf_counter()
+    for index in range(count):
+        engine.evaluate([prompt[index % len(prompt)]])
+    return count / (time.perf_counter() - started)
+
+
+def prefill_seconds(engine: Engine, question: str, cached: int) -> float:
+    """Seconds for the prompt without its first `cached` tokens, in batches as large as allowed."""
+    prompt = prompt_tokens(engine, question)
+    engine.prefill(prompt[:cached], threading.Event(), Progress())
+    started = time.perf_counter()
+    for at in range(cached, len(prompt), LARGEST_BATCH):
+        engine.evaluate(prompt[at : at + LARGEST_BATCH])
+    return time.perf_counter() - started

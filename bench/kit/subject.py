@@ -1,0 +1,30 @@
+"""What is measured: the model that the SOCRATES_ variables choose, as they do for the server.
+
+So the image's own model is measured in the image, and the default one elsewhere.
+"""
+
+import os
+from pathlib import Path
+
+from server.assembly import StartError, engine_settings
+from server.model.errors import ModelFileError
+from server.model.loader import EngineSettings
+from server.options import Options, parse_options
+
+
+def measured_options() -> Options:
+    """The options from the environment."""
+    return parse_options([], os.environ)
+
+
+def measured_model() -> Path:
+    """The model's file. Raises SystemExit if it cannot be used."""
+    return measured_settings(measured_options()).model_file
+
+
+def measured_settings(options: Options) -> EngineSettings:
+    """What a server with these options loads its engine with; raises SystemExit if it cannot."""
+    try:
+        return engine_settings(options)
+    except (ModelFileError, StartError) as error:
+        raise SystemExit(f"error: {error}") from error

@@ -1,0 +1,118 @@
+// The bubbles of the conversation. Whatever was said is put there as text, never as markup.
+
+const NEAR_END_PX = 40;
+const RETRY = "retry";
+
+/** @param {HTMLElement} chat @param {string} text */
+export function addQuestion(chat, text) {
+  chat.append(make("p", "bubble you", text));
+  chat.scrollTop = chat.scrollHeight;
+}
+
+/** @param {HTMLElement} chat @returns {Answer} an empty answer at the end of `chat` */
+export function addAnswer(chat) {
+  return new Answer(chat);
+}
+
+/** Failed questions can no longer be asked again. @param {HTMLElement} chat */
+export function dropRetries(chat) {
+  for (const button of chat.querySelectorAll(`.${RETRY}`)) button.remove();
+}
+
+/** One answer: its text as it comes, and then how it ended. */
+export class Answer {
+  #chat;
+  #bubble = make("article", "bubble socrates");
+  #text = make("p", "text");
+  #foot = make("p", "note");
+
+  /** @param {HTMLElement} chat */
+  constructor(chat) {
+    this.#chat = chat;
+    this.#bubble.setAttribute("aria-busy", "true");
+    this.#bubble.append(this.#text, this.#foot);
+    chat.append(this.#bubble);
+    chat.scrollTop = chat.scrollHeight;
+  }
+
+  get text() {
+    return this.#text.textContent ?? "";
+  }
+
+  /** Say quietly why nothing is said yet. @param {string} words */
+  wait(words) {
+    this.#foot.textContent = words;
+  }
+
+  /** @param {string} text */
+  append(text) {
+    this.#follow(() => this.#text.append(text));
+  }
+
+  /**
+   * It ended: say how, if not as it should, and offer to `retry` if that may help.
+   *
+   * @param {string} words
+   * @param {() => void} [retry]
+   */
+  end(words, retry) {
+    this.#follow(() => this.#showEnd(words, retry));
+  }
+
+  // The view follows a change only while the reader is at its end.
+  /** @param {() => void} change */
+  #follow(change) {
+    const { scrollHeight, scrollTop, clientHeight } = this.#chat;
+    const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
+    change();
+    if (isAtEnd) this.#chat.scrollTop = this.#chat.scrollHeight;
+  }
+
+  /** @param {string} words @param {(() => void) | undefined} retry */
+  #showEnd(words, retry) {
+    this.#bubble.setAttribute("aria-busy", "false");
+    this.#foot.textContent = words;
+    if (!this.text) this.#text.remove();
+    if (this.text) this.#foot.append(button("Copy", (self) => this.#copy(self)));
+    if (retry) this.#foot.append(button("Retry", retry, RETRY));
+    if (words) this.#foot.setAttribute("role", "status");
+  }
+
+  remove() {
+    this.#bubble.remove();
+  }
+
+  /** @param {HTMLElement} self */
+  async #copy(self) {
+    try {
+      await navigator.clipboard.writeText(this.text.trim());
+      self.textContent = "Copied";
+    } catch {
+      // Browsers give the clipboard to secure pages only: let the reader press Ctrl-C.
+      getSelection()?.selectAllChildren(this.#text);
+      self.textContent = "Selected";
+    }
+  }
+}
+
+/**
+ * @param {keyof HTMLElementTagNameMap} tag
+ * @param {string} className
+ */
+function make(tag, className, text = "") {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+/**
+ * @param {string} words
+ * @param {(self: HTMLElement) => void} act
+ */
+function button(words, act, className = "") {
+  const element = make("button", `plain ${className}`.trim(), words);
+  element.setAttribute("type", "button");
+  element.addEventListener("click", () => act(element));
+  return element;
+}

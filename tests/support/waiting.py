@@ -1,0 +1,17 @@
+"""Waiting for conditions, never for time."""
+
+import os
+import time
+
+# How long a condition may take before a test gives up; one unit for slow machines.
+PATIENCE_S = 60.0 * float(os.environ.get("TEST_PATIENCE", "1"))
+
+
+def wait_until(condition, what="the condition"):
+    """Poll `condition` until it holds and return its value."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come about in {PATIENCE_S:.0f} s")
+        time.sleep(0.002)
+    return value
