@@ -5,10 +5,10 @@ import tomllib
 
 import pytest
 
-from server.model.tuning.dialogue import TALKS, read_talks
+from server.model.tuning.dialogue import LAST_TALKS, TALKS, read_talks
 from tests.support.process import ROOT
 
-FILES = sorted(TALKS.glob("*.jsonl"))
+FILES = sorted(TALKS.rglob("*.jsonl"))
 _MARKUP = re.compile(r"[*#`|<>\[\]{}\\_~\u2013\u2014\n;]")
 _NOT_HIS = re.compile(r"\b(AI|chatbot|language model|assistant)\b")
 _FILLER_WORDS = 3  # "i dont know" is said in every talk
@@ -16,7 +16,7 @@ _FILLER_WORDS = 3  # "i dont know" is said in every talk
 
 @pytest.fixture(scope="module")
 def talks():
-    return read_talks()
+    return [*read_talks(TALKS), *read_talks(LAST_TALKS)]
 
 
 def plain(text):
@@ -28,7 +28,7 @@ def opening(answer):
 
 
 def test_there_are_enough(talks):
-    assert len(talks) > 4000
+    assert len(talks) > 5000
     assert len({talk[:2] for talk in talks}) == len(talks)
 
 

@@ -90,6 +90,7 @@ def recipe(**changes):
         "frozen_layers": 0,
         "rank": 4,
         "steps": 80,
+        "last_steps": 20,
         "batches_per_step": 1,
         "rate": 1e-2,
         "held_out": 3,
@@ -103,7 +104,8 @@ def trainer(folder, checkpoint=None, **changes):
     network = Network(folder / "model.gguf", chosen.rank, chosen.gain, chosen.frozen_layers)
     encoder = Encoder(folder / "tokenizer.json", "You are Socrates.")
     lessons = [encoder.encode(talk) for talk in read_talks(folder / "talks")]
-    return network, Trainer(network, lessons, chosen, checkpoint)
+    half = len(lessons) // 2
+    return network, Trainer(network, lessons[:half], lessons[half:], chosen, checkpoint)
 
 
 def random_corrections(network, scale=0.02):
@@ -123,24 +125,39 @@ def random_corrections(network, scale=0.02):
         {},
         {"frozen_layers": 1},
         {"batches_per_step": 2},
-        {"first_words": 3, "first_words_weight": 2.0},
+        {"last_steps": 0},
     ],
     ids=str,
 )
 def test_loss_falls_on_what_was_trained_and_on_what_was_held_out(folder, changes):
     _, run = trainer(folder, **changes)
-    before = run.held_out_loss()
+    before = run.held_out_losses()
     reports = []
     run.run(reports.append)
     assert run.is_finished
+    assert [report.step for report in reports] == list(range(1, 81))
     assert reports[-1].loss < 0.7 * reports[0].loss
-    assert reports[-1].held_out_loss < 0.8 * before
+    assert all(now < 0.8 * then for now, then in zip(run.held_out_losses(), before, strict=True))
+    assert reports[-1].held_out_loss in run.held_out_losses()
+
+
+def test_each_course_has_its_own_steps_and_talks(folder):
+    _, run = trainer(folder, steps=6, last_steps=2)
+    first, last = (course.lessons for course in run._courses)
+    seen = []
+    losses = run._losses
+    run._losses = lambda group: seen.append(set(group)) or losses(group)
+    run.run(lambda report: None)
+    trained = [group for group in seen if not any(group <= set(c.held_out) for c in run._courses)]
+    assert all(group <= set(first) for group in trained[:4])
+    assert all(group <= set(last) for group in trained[4:])
+    assert len(trained) == 6
 
 
 def test_same_recipe_gives_the_same_adapter(folder):
     results = []
     for _ in range(2):
-        network, run = trainer(folder, steps=4)
+        network, run = trainer(folder, steps=4, last_steps=2)
         run.run(lambda report: None)
         results.append(network.corrections())
     for name, (a, b) in results[0].items():
@@ -150,7 +167,7 @@ def test_same_recipe_gives_the_same_adapter(folder):
 
 def test_interrupted_run_goes_on_to_the_same_end(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("server.model.tuning.trainer._CHECKPOINT_STEPS", 2)
-    whole, run = trainer(folder, steps=12)
+    whole, run = trainer(folder, steps=12, last_steps=6)
     run.run(lambda report: None)
 
     def interrupt(report):
@@ -158,10 +175,10 @@ def test_interrupted_run_goes_on_to_the_same_end(folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     checkpoint = tmp_path / "checkpoint.pt"
-    _, run = trainer(folder, checkpoint, steps=12)
+    _, run = trainer(folder, checkpoint, steps=12, last_steps=6)
     with pytest.raises(KeyboardInterrupt):
         run.run(interrupt)
-    continued, run = trainer(folder, checkpoint, steps=12)
+    continued, run = trainer(folder, checkpoint, steps=12, last_steps=6)
     steps = []
     run.run(lambda report: steps.append(report.step))
     assert steps[0] == 5  # the fourth step was saved, the fifth was not
@@ -172,9 +189,9 @@ def test_interrupted_run_goes_on_to_the_same_end(folder, tmp_path, monkeypatch):
 
 def test_checkpoint_of_another_recipe_is_not_continued(folder, tmp_path):
     checkpoint = tmp_path / "checkpoint.pt"
-    _, run = trainer(folder, checkpoint, steps=4)
+    _, run = trainer(folder, checkpoint, steps=4, last_steps=2)
     run.run(lambda report: None)
-    _, other = trainer(folder, checkpoint, steps=4, rate=2e-2)
+    _, other = trainer(folder, checkpoint, steps=4, last_steps=2, rate=2e-2)
     assert not other.is_finished
 
 

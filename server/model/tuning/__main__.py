@@ -16,7 +16,7 @@ from server.model.files import catalog
 from server.model.files.adapter import write_adapter
 from server.model.files.catalog import TOKENIZER_FILE
 from server.model.prompt.persona import find_persona, load_persona
-from server.model.tuning.dialogue import TALKS, Encoder, TalkError, read_talks
+from server.model.tuning.dialogue import LAST_TALKS, TALKS, Encoder, TalkError, read_talks
 from server.model.tuning.network import Network, UnsupportedModelError
 from server.model.tuning.trainer import Recipe, Report, Trainer
 
@@ -68,7 +68,7 @@ def _train(options: argparse.Namespace, recipe: Recipe) -> None:
     encoder = Encoder(base.parent / TOKENIZER_FILE, load_persona(find_persona(_PERSONA)).system)
     first, last = (
         [encoder.encode(talk) for talk in read_talks(folder)]
-        for folder in (options.talks, options.talks / "last")
+        for folder in (options.talks, options.talks / LAST_TALKS.name)
     )
     network = Network(base, recipe.rank, recipe.gain, recipe.frozen_layers)
     trainer = Trainer(network, first, last, recipe, options.checkpoint)

@@ -14,6 +14,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 TALKS = Path(__file__).parent / "talks"
+LAST_TALKS = TALKS / "last"
 _BOS, _EOS = 1, 2  # <|im_start|> and <|im_end|> of every SmolLM2
 
 Talk = tuple[str, ...]  # the visitor and Socrates in turn
@@ -31,14 +32,17 @@ class Lesson:
     is_learnt: tuple[bool, ...]  # True for Socrates' words and the end mark after them
 
 
-def read_talks(folder: Path = TALKS) -> list[Talk]:
+def read_talks(folder: Path) -> list[Talk]:
     """All talks in the folder's `*.jsonl` files: a JSON array of strings a line.
 
     Raises:
-        TalkError: naming file and line, if a line is anything else.
+        TalkError: naming file and line, if a line is anything else, or if there is no talk.
         OSError: if a file cannot be read.
     """
-    return [talk for path in sorted(folder.glob("*.jsonl")) for talk in _read_file(path)]
+    talks = [talk for path in sorted(folder.glob("*.jsonl")) for talk in _read_file(path)]
+    if not talks:
+        raise TalkError(f"There are no talks in {folder}.")
+    return talks
 
 
 def _read_file(path: Path) -> Iterable[Talk]:
