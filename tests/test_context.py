@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import pytest
+
 from server.model.context import Context, Contexts
 
 PERSONA = [1, 2, 3]
@@ -12,9 +14,12 @@ class FakeLLM:
     _context: list = field(default_factory=lambda: list(PERSONA))
     context_length: int = 100
 
+    def eval(self, tokens, batch_size, threads):
+        self._context += tokens
+
 
 def make(count):
-    contexts = [Context(FakeLLM()) for _ in range(count)]
+    contexts = [Context(FakeLLM(), 1) for _ in range(count)]
     return Contexts(contexts, PERSONA), contexts
 
 
@@ -25,9 +30,46 @@ def ask(contexts, prompt, answer):
 
 
 def test_common_beginning():
-    context = Context(FakeLLM([1, 2, 3, 4]))
+    context = Context(FakeLLM([1, 2, 3, 4]), 1)
     prompts = ([], [2], [1], [1, 2, 9], [1, 2, 3, 4, 5])
     assert [context.common_prefix(prompt) for prompt in prompts] == [0, 0, 1, 2, 4]
+
+
+def held(batches, batch=4):
+    """A context of 4 a batch that has evaluated these."""
+    context = Context(FakeLLM([]), batch)
+    for tokens in batches:
+        context.evaluate(tokens, 1)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("batches", "prompt", "kept"),
+    [
+        ([[1, 2, 3, 4], [5, 6, 7, 8]], [1, 2, 3, 4, 5, 6, 7, 8, 9], 8),
+        ([[1, 2, 3, 4], [5, 6, 7, 8]], [1, 2, 3, 4, 5, 6, 7, 8], 4),  # one token is left to read
+        ([[1, 2, 3, 4], [5, 6, 7, 8]], [1, 2, 3, 4, 5, 6, 9, 9, 9], 4),
+        ([[1, 2, 3, 4], [5, 6]], [1, 2, 3, 4, 5, 6, 7, 8, 9], 4),
+        ([[1, 2, 3, 4], [5, 6], [7], [8]], [1, 2, 3, 4, 5, 6, 7, 8, 9], 4),  # spoken one by one
+        ([[1, 2], [3, 4, 5, 6]], [1, 2, 3, 4, 5, 6, 7], 0),  # cut elsewhere
+        ([[9, 9, 9, 9]], [1, 2, 3, 4, 5], 0),
+    ],
+)
+def test_only_whole_batches_are_reused(batches, prompt, kept):
+    context = held(batches)
+    assert context.keep_prefix(prompt) == kept
+    assert context.tokens == prompt[:kept]
+
+
+def test_where_a_batch_is_a_token_spoken_tokens_are_reused():
+    assert held([[1], [2], [3], [4]], batch=1).keep_prefix([1, 2, 3, 4, 5]) == 4
+
+
+def test_what_was_cut_off_is_counted_again():
+    context = held([[1, 2, 3, 4], [5, 6, 7, 8]])
+    context.keep_prefix([1, 2, 3, 4, 9, 9])
+    context.evaluate([9, 9], 1)
+    assert context.keep_prefix([1, 2, 3, 4, 9, 9, 9, 9, 9]) == 4
 
 
 def test_people_who_talk_in_turn_keep_their_contexts():

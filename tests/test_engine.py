@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 
-import numpy as np
 import pytest
 
 from server.model.errors import (
@@ -78,8 +77,9 @@ def test_second_prompt_evaluates_only_its_own_tokens(engine):
     _, progress = say(engine, "What is courage?")
     persona = len(engine._prompts.persona_tokens)
     assert persona > 100
-    assert progress.cached_tokens >= persona
-    assert progress.prompt_tokens - progress.cached_tokens < 15
+    batch = engine._context.batch
+    assert progress.cached_tokens == persona - persona % batch
+    assert progress.prompt_tokens - progress.cached_tokens < 15 + batch
 
 
 @pytest.mark.model
@@ -139,7 +139,7 @@ def test_persona_stays_after_a_cancelled_and_a_refused_prompt(engine, monkeypatc
         say(engine, LONG_PROMPT, cancelled=Spy(engine, patch, cancel_at=2).cancelled)
     with pytest.raises(PromptTooLong):
         say(engine, HOSTILE["rare"])
-    assert say(engine, "What is virtue?")[1].cached_tokens >= persona
+    assert say(engine, "What is virtue?")[1].cached_tokens == persona - persona % 16
 
 
 @pytest.mark.model
@@ -208,41 +208,11 @@ def test_answer_ended_by_a_stop_text_does_not_come_back_with_it(engine):
 
 
 @pytest.mark.model
-def test_seed_repeats_itself_after_another_system_text(engine, monkeypatch):
-    monkeypatch.setattr(engine._batch, "next", lambda left: left)  # whatever the speed
-    sampling = Sampling(max_tokens=12, temperature=0.6, seed=3)
-    before, _ = say(engine, "What is justice?", sampling)
-    foreign = engine.write_prompt(Conversation("Who are you?", system="You are a pirate."))
-    engine.prefill(foreign.tokens, threading.Event(), Progress())
-    after, progress = say(engine, "What is justice?", sampling)
-    assert progress.cached_tokens == 0
-    assert after == before
-    # and what was broken off half-way is gone on with
-    engine._context.clear()
-    engine._context.evaluate(engine._prompts.persona_tokens[:16], 1)
-    after, progress = say(engine, "What is justice?", sampling)
-    assert progress.cached_tokens == 16
-    assert after == before
-
-
-@pytest.mark.model
 def test_small_context_answers_beside_the_persona(engine_settings):
     small = load_engine(dataclasses.replace(engine_settings, context_tokens=512))
     small.prefill_persona(threading.Event(), Progress())
     pieces, _ = say(small, "Why?", GREEDY)
     assert pieces
-
-
-@pytest.mark.model
-def test_persona_is_read_alike_whatever_the_speed(engine_settings):
-    states = []
-    for seconds in (10.0, 1e-4):
-        loaded = load_engine(engine_settings)
-        loaded._batch.record(8, seconds)
-        loaded.prefill_persona(threading.Event(), Progress())
-        states.append(loaded._context.logits().copy())
-    # To the last bit, or the same seed would answer otherwise after a restart.
-    assert np.array_equal(*states)
 
 
 @pytest.mark.model
@@ -314,7 +284,7 @@ def tiny(tmp_path):
 def test_legacy_model_answers(tiny):
     pieces, progress = say(tiny, "What is virtue?", Sampling(max_tokens=30, seed=1))
     assert progress.tokens > 0
-    assert progress.cached_tokens == len(tiny._prompts.persona_tokens)
+    assert progress.cached_tokens == 0  # the persona does not fill a batch
     assert "".join(pieces).encode()  # whole characters only
 
 

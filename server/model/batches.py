@@ -1,35 +1,19 @@
-"""How many prompt tokens to evaluate between two looks at the cancel event.
+"""How many prompt tokens are evaluated between two looks at the cancel event.
 
-Pure: from the time that each batch took, it finds the size of the next. Large batches are faster
-(SmolLM2, 2 threads: 110 tokens/s one by one, 172 by eights, 185 by 64s); small ones let a cancelled
-prompt go sooner. So a batch is as large as the target allows, and all are of equal size, since a
-short last one would cost as much as a full one.
+ggml rounds differently in batches of other sizes, so an answer depends on where its prompt was cut.
+Batches therefore have one size for a model, counted from the start of the prompt, whatever the
+machine does and whatever is cached: the same request gives the same answer.
 
-Where one token alone takes longer than the target, as with a 7B model on a Pi, a batch is one
-token: cancelling comes first, though prefill is slower by what batches would have saved (on 2 cores
-of an EPYC, 7B in q2_K: 8.8 prompt tokens/s instead of 10.1).
+Large batches are faster (SmolLM2, 2 threads: 110 tokens/s one by one, 172 by eights, 185 by 64s);
+small ones let a cancelled prompt go sooner. The size is chosen so that a batch takes some 0.1 s on
+two cores of an EPYC: 16 tokens for 100 MB of weights, one for 2 GB.
 """
 
-_TARGET_S = 0.12  # with the odd slow batch, an event is still noticed within a quarter of a second
-_LARGEST = 64  # beyond it nothing was gained (195 tokens/s by 128s)
-_FIRST = 8
+_MODEL_BYTES_A_BATCH = 2.9e9  # read in 0.1 s, each batch reading the weights once a token
+_LARGEST = 64  # tokens; beyond it nothing was gained (195 tokens/s by 128s)
 
 
-class BatchSize:
-    """The size of the next batch, in tokens; starts small and learns the machine's speed."""
-
-    def __init__(self) -> None:
-        self._most = _FIRST
-
-    def next(self, left: int) -> int:
-        """The size of the next batch of a prompt with `left` tokens to go."""
-        batches = -(-left // self._most)
-        return -(-left // batches)
-
-    def record(self, tokens: int, seconds: float) -> None:
-        """Learn that a batch of `tokens` took `seconds`."""
-        if tokens < min(self._most, _FIRST):  # a short last batch says nothing about full ones
-            return
-        within = int(tokens * _TARGET_S / seconds)
-        # At most doubled: one lucky batch is no proof.
-        self._most = max(1, min(within, 2 * self._most, _LARGEST))
+def batch_tokens(model_bytes: int) -> int:
+    """The size of every whole batch for a model of this size: a power of two, 1 to 64."""
+    fitting = max(1, min(_LARGEST, int(_MODEL_BYTES_A_BATCH / max(1, model_bytes))))
+    return 1 << (fitting.bit_length() - 1)

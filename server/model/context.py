@@ -21,8 +21,12 @@ _CONTINUED = 0.5
 class Context:
     """Used on the model thread only."""
 
-    def __init__(self, llm: Any) -> None:
+    def __init__(self, llm: Any, batch: int) -> None:
         self._llm = llm
+        self.batch = batch  # tokens of a whole one
+        # Tokens at the front that were evaluated in whole batches. Only these are reused: the rest
+        # is rounded differently when it stands elsewhere in a batch.
+        self._in_batches = 0
         self._logits_address = 0
         self._logits_view: Logits = np.empty(0, dtype=np.float32)
         self.length: int = llm.context_length  # tokens that it has room for
@@ -38,14 +42,16 @@ class Context:
         pairs = zip(prompt, self.tokens, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
-    def keep_prefix(self, prompt: Sequence[int]) -> Sequence[int]:
-        """Keep what `prompt` begins with, and return the rest of it: one token at least."""
-        rest: Sequence[int] = self._llm.prepare_inputs_for_generation(prompt, reset=True)
-        return rest
+    def keep_prefix(self, prompt: Sequence[int]) -> int:
+        """Keep the whole batches that `prompt` begins with too, and leave it a token at least.
 
-    def clear(self) -> None:
-        """Forget all tokens."""
-        self._llm._context.clear()
+        Returns:
+            How many tokens are kept.
+        """
+        common = min(self.common_prefix(prompt), self._in_batches, len(prompt) - 1)
+        self._in_batches = common - common % self.batch
+        del self._llm._context[self._in_batches :]
+        return self._in_batches
 
     def evaluate(self, tokens: Sequence[int], threads: int) -> None:
         """Append `tokens`, at most LARGEST_BATCH, in one call into ggml.
@@ -54,8 +60,11 @@ class Context:
             RuntimeError: if ggml fails.
         """
         assert len(tokens) <= LARGEST_BATCH
-        assert len(self.tokens) + len(tokens) <= self.length
+        held = len(self.tokens)
+        assert held + len(tokens) <= self.length
         self._llm.eval(tokens, batch_size=len(tokens), threads=threads)
+        if held == self._in_batches and len(tokens) == self.batch:
+            self._in_batches += self.batch
 
     def logits(self) -> Logits:
         """Those of the last token, in ggml's own buffer: writable, until the next evaluation."""

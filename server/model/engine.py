@@ -11,6 +11,8 @@ Guarantees:
   * The persona's tokens are the first of every prompt, so they stay in the KV cache even if the
     prompt is cancelled, fails or is refused. Only a prompt with a system text of its own takes
     their place, in one context.
+  * The same prompt, seed and kind of CPU give the same answer, whatever is cached: batches are cut
+    at the same places of every prompt (batches.py), and only whole ones are reused.
   * A token's text is sent before the token is evaluated, and never ends inside a UTF-8 character.
   * The context is never exceeded: a prompt too long is refused, an answer ends with LENGTH.
 
@@ -27,7 +29,6 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from server.model.batches import BatchSize
 from server.model.context import Context, Contexts
 from server.model.detokenizer import Detokenizer
 from server.model.dry import Dry
@@ -41,9 +42,6 @@ from server.model.sampler import Sampling, penalise, sample
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
 _ANSWER_TOKENS_BESIDE_TALK = 256  # room that a shortened conversation leaves
-# Of fixed size: ggml rounds differently in other batches, so a seed would give another answer
-# whenever the persona was evaluated again.
-_PERSONA_BATCH_TOKENS = 16
 
 
 class Engine:
@@ -62,7 +60,6 @@ class Engine:
         self._control_index = np.array(sorted(control))
         self._prompts = prompts
         self._governor = governor
-        self._batch = BatchSize()
         self._contexts = Contexts(contexts, prompts.persona_tokens)
         self._context = contexts[0]  # the one at work
         self.context_tokens = self._context.length
@@ -92,7 +89,7 @@ class Engine:
         )
 
     def prefill_persona(self, cancelled: threading.Event, progress: Progress) -> None:
-        """Evaluate the persona, so that no prompt has to; `cancelled` is looked at every 16 tokens.
+        """Evaluate the persona, so that no prompt has to.
 
         Raises:
             ModelFileError: if the persona does not fit the context.
@@ -124,35 +121,20 @@ class Engine:
     def _prefill(
         self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress
     ) -> bool:
-        unread_persona = self._make_room_for_persona(prompt)
-        rest = self._context.keep_prefix(prompt)
+        kept = self._context.keep_prefix(prompt)
         progress.prompt_tokens = len(prompt)
-        progress.cached_tokens = progress.prefilled_tokens = len(prompt) - len(rest)
+        progress.cached_tokens = progress.prefilled_tokens = kept
         progress.stage = Stage.PREFILL
         self._governor.begin_prompt()
-        started, at = time.perf_counter(), 0
-        while at < len(rest) and not cancelled.is_set():
-            size = self._next_batch(unread_persona - at, len(rest) - at)
-            at += self._evaluate_batch(rest[at : at + size])
-            progress.prefilled_tokens = progress.cached_tokens + at
+        started = time.perf_counter()
+        for at in range(kept, len(prompt), self._context.batch):
+            if cancelled.is_set():
+                break
+            self.evaluate(prompt[at : at + self._context.batch])
+            progress.prefilled_tokens = min(at + self._context.batch, len(prompt))
             self._governor.pause(cancelled)
         progress.prefill_s = time.perf_counter() - started
         return not cancelled.is_set()
-
-    def _next_batch(self, persona_left: int, left: int) -> int:
-        if persona_left > 0:
-            return min(_PERSONA_BATCH_TOKENS, persona_left)
-        return self._batch.next(left)
-
-    # The tokens of the persona that must be evaluated before the rest of `prompt`. What the context
-    # holds of it is kept only if it was evaluated in the same batches, from its beginning.
-    def _make_room_for_persona(self, prompt: Sequence[int]) -> int:
-        shared = self._contexts.persona_prefix(prompt)
-        common, held = self._context.common_prefix(prompt[:shared]), len(self._context.tokens)
-        if common < shared and (common < held or held % _PERSONA_BATCH_TOKENS):
-            self._context.clear()
-            common = 0
-        return shared - common
 
     def generate(
         self,
@@ -190,12 +172,6 @@ class Engine:
         self._context.evaluate(tokens, threads)
         self._governor.record(len(tokens), time.perf_counter() - started)
 
-    def _evaluate_batch(self, tokens: Sequence[int]) -> int:
-        started = time.perf_counter()
-        self.evaluate(tokens)
-        self._batch.record(len(tokens), time.perf_counter() - started)
-        return len(tokens)
-
     def _decode(
         self,
         prompt: Prompt,
@@ -212,17 +188,18 @@ class Engine:
         answer = Detokenizer(sampling.stop)
         for token in prompt.opening:
             dry.accept(token)
-            if piece := answer.feed(token, self._pieces[token]):
+            if piece := answer.feed(self._pieces[token]):
                 yield piece
         finish: Finish | None = Finish.STOP if answer.is_stopped else None
         while finish is None:
-            may_end = bool(answer.tokens) and not sampling.ignore_eos  # never empty
+            has_begun = progress.tokens > 0 or bool(prompt.opening)  # an answer is never empty
+            may_end = has_begun and not sampling.ignore_eos
             token = self._next_token(recent, dry, sampling, draw, may_end)
             if token in self._control:
                 finish = Finish.STOP
                 break
             progress.tokens += 1
-            if piece := answer.feed(token, self._pieces[token]):
+            if piece := answer.feed(self._pieces[token]):
                 yield piece
             if answer.is_stopped:
                 finish = Finish.STOP
@@ -237,8 +214,6 @@ class Engine:
                 dry.accept(token)
         if rest := answer.end():
             yield rest
-        if finish is not Finish.CANCELLED and answer.is_exact:
-            self._prompts.answers.remember(answer.text, answer.tokens)
         progress.finish = finish
 
     def _next_token(

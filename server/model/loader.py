@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ctransformers import LLM, Config
 
+from server.model.batches import batch_tokens
 from server.model.context import Context
 from server.model.engine import Engine
 from server.model.errors import ModelFileError, ModelUnavailable
@@ -73,7 +74,7 @@ def load_engine(
         name = detect_template(file.chat_template)
     ids = {Control.BOS: llm.bos_token_id, Control.EOS: llm.eos_token_id}
     prompts = PromptWriter(settings.persona, TEMPLATES[name], tokenizer, ids)
-    contexts = [Context(llm) for llm in llms]
+    contexts = [Context(llm, batch_tokens(file.size_bytes)) for llm in llms]
     return Engine(contexts, control, tokenizer.pieces, prompts, Governor(settings.governor))
 
 

@@ -30,30 +30,6 @@ class Prompt:
     said: tuple[Sequence[int], ...] = ()  # the tokens of the talk's earlier answers
 
 
-class AnswerMemory:
-    """The tokens that the latest answers were generated with, by their text.
-
-    Re-encoding an answer can give different tokens from those generated; from the first
-    difference on, the KV cache would be lost. Written on the model
-    thread, read anywhere.
-    """
-
-    _MOST = 256  # answers, each of some KB at most
-
-    def __init__(self) -> None:
-        self._tokens: dict[str, tuple[int, ...]] = {}
-
-    def remember(self, text: str, tokens: Sequence[int]) -> None:
-        """Keep the tokens of an answer that has ended."""
-        self._tokens[text.strip()] = tuple(tokens)
-        while len(self._tokens) > self._MOST:
-            del self._tokens[next(iter(self._tokens))]
-
-    def find(self, text: str) -> tuple[int, ...] | None:
-        """The tokens of that answer, if it is known."""
-        return self._tokens.get(text.strip())
-
-
 class PromptWriter:
     """Turns a conversation into the token ids of a whole prompt. Safe on any thread.
 
@@ -72,7 +48,6 @@ class PromptWriter:
         self._tokenizer = tokenizer
         self._control_ids = control_ids
         self._markers = re.compile("|".join(map(re.escape, template.markers)), re.IGNORECASE)
-        self.answers = AnswerMemory()
         self._persona = persona
         self._frame = self._open(persona)
         # Longer than any question, this stays the same prefix of every prompt.
@@ -153,13 +128,12 @@ class PromptWriter:
         spoken, marks = self._encode_answer(turn.answer)
         return _EncodedTurn([*question, *spoken, *marks, *self._encode(before)], spoken)
 
-    # The answer and the marks after it. Where it was spoken here, just as it was.
+    # The answer and the marks after it. Always encoded from its text: the tokens it was generated
+    # with may differ, and then the next answer would depend on whether the server still knows them.
     def _encode_answer(self, text: str) -> tuple[Sequence[int], list[int]]:
         pattern, marks = self._answer_and_marks()
-        spoken: Sequence[int] | None = self.answers.find(text)
-        if spoken is None:
-            spoken = self._tokenizer.encode(pattern.format(answer=self._clean(text)))
-        return spoken, self._encode(marks)
+        said = self._tokenizer.encode(pattern.format(answer=self._clean(text)))
+        return said, self._encode(marks)
 
     def _encode_opening(self, text: str) -> list[int]:
         if not text:
