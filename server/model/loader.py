@@ -1,10 +1,13 @@
 """From a model file to an `Engine`. The only importer of ctransformers."""
 
+import importlib
+import importlib.util
+import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from ctransformers import LLM, Config
+from types import ModuleType
+from typing import Any
 
 from server.model.batches import batch_tokens
 from server.model.context import Context
@@ -14,6 +17,7 @@ from server.model.files import modelfile
 from server.model.files.catalog import TOKENIZER_FILE
 from server.model.files.pagecache import read_through
 from server.model.job import Loading
+from server.model.machine.cpus import features
 from server.model.machine.governor import Governor, GovernorSettings
 from server.model.prompt.persona import Persona
 from server.model.prompt.templates import TEMPLATES, Control, detect_template
@@ -78,15 +82,40 @@ def load_engine(
     return Engine(contexts, control, tokenizer.pieces, prompts, Governor(settings.governor))
 
 
-def _load(file: modelfile.ModelFile, context_tokens: int) -> LLM:
-    config = Config(context_length=context_tokens)
+def _load(file: modelfile.ModelFile, context_tokens: int) -> Any:
+    library = _import_ctransformers()
+    config = library.Config(context_length=context_tokens)
     try:
-        return LLM(str(file.path), file.model_type, config=config)
+        return library.LLM(str(file.path), file.model_type, config=config, lib=_build())
     except (RuntimeError, OSError, ValueError) as error:
         raise ModelFileError(f"ctransformers cannot load {file.path}: {error}") from error
 
 
+# `ctransformers.llm` without the package's `__init__`, which imports the hub's client: half a
+# second of every start, and a traceback where HF_ENDPOINT is malformed.
+def _import_ctransformers() -> Any:
+    if "ctransformers" not in sys.modules:
+        found = importlib.util.find_spec("ctransformers")
+        assert found is not None, "it is one of our pinned packages"
+        package = ModuleType("ctransformers")
+        package.__path__ = list(found.submodule_search_locations or ())
+        sys.modules["ctransformers"] = package
+    return importlib.import_module("ctransformers.llm")
+
+
+# Which of the wheel's builds this CPU runs; None leaves the choice to ctransformers, which asks
+# py-cpuinfo: 1.2 s. One compiled here ("local", as on Arm) is the only one and needs no choice.
+def _build() -> str | None:
+    package = Path(sys.modules["ctransformers"].__path__[0])
+    supported = features()
+    if (package / "lib" / "local").is_dir() or not supported:
+        return None
+    if {"avx2", "fma", "f16c"} <= supported:
+        return "avx2"
+    return "avx" if {"avx", "f16c"} <= supported else "basic"
+
+
 # Tokens that print nothing mark turns and ends; a GGUF file's control tokens print nothing.
-def _control_ids(llm: LLM) -> frozenset[int]:
+def _control_ids(llm: Any) -> frozenset[int]:
     silent = {i for i in range(llm.vocab_size) if not llm.ctransformers_llm_detokenize(i)}
     return frozenset(silent | {llm.bos_token_id, llm.eos_token_id})
