@@ -241,10 +241,10 @@ OPENED = Persona(
 
 
 def ask(question, *before, system=None):
-    """The text of the prompt, and that of its fixed first words."""
+    """The text of the prompt, and that of its fixed first words, after some earlier answers."""
     ids = {Control.BOS: BOS, Control.EOS: EOS}
     writer = PromptWriter(OPENED, TEMPLATES["chatml"], Letters(), ids)
-    before_it = tuple(Turn(user, "A") for user in before)
+    before_it = tuple(Turn("Q", answer) for answer in before)
     prompt = writer.write(Conversation(question, before_it, system), 10_000, 10_000)
     return show(prompt.tokens), show(prompt.opening)
 
@@ -259,9 +259,10 @@ def test_answer_to_a_matching_question_begins_with_fixed_words():
 
 
 def test_each_time_in_a_talk_the_next_words_are_taken():
-    assert ask("help", "help")[1] == "Stay here."
-    assert ask("help", "help", "no", "help")[1] == "Stay here."
-    assert ask("no", "help")[1] == ""
+    assert ask("help", "Yes.")[1] == "Sit down."
+    assert ask("help", "Yes.", "Sit down. What happened?")[1] == "Stay here."
+    assert ask("help", "Sit down.", "No.", "Stay here. Who?")[1] == "Stay here."
+    assert ask("no", "Sit down.")[1] == ""
 
 
 def test_another_system_text_has_no_fixed_words():
