@@ -18,10 +18,11 @@ from server.http.state import ConnectionLimits
 from server.model.errors import ModelFileError
 from server.model.files import catalog, modelfile
 from server.model.files.footprint import available_memory, check_fits
-from server.model.loader import AUTO_TEMPLATE, EngineSettings
+from server.model.loader import EngineSettings
 from server.model.machine.governor import GovernorSettings
 from server.model.machine.thermometer import Thermometer
 from server.model.prompt.persona import find_persona, load_persona
+from server.model.prompt.templates import find_template
 from server.model.worker import Worker
 from server.options import Options
 
@@ -40,7 +41,6 @@ def engine_settings(options: Options) -> EngineSettings:
         StartError: if a temperature is to be kept and there is none to read.
     """
     model = catalog.find(options.model)
-    template = options.template
     if isinstance(model, catalog.CatalogModel):
         path = model.path
         if not model.is_fetched:
@@ -48,15 +48,18 @@ def engine_settings(options: Options) -> EngineSettings:
             raise ModelFileError(
                 f"The model {model.name} has not been fetched yet: run `{command}`."
             )
-        template = model.template if template == AUTO_TEMPLATE else template
     else:
         path = model
     # The loader looks again; here a wrong file is refused before anything opens.
-    check_fits(modelfile.inspect(path), options.context, options.contexts, available_memory())
+    file = modelfile.inspect(path)
+    check_fits(file, options.context, options.contexts, available_memory())
+    find_template(file, options.template)
     own = model.persona if isinstance(model, catalog.CatalogModel) else catalog.DEFAULT_PERSONA
     persona = load_persona(find_persona(options.persona or own))
     governor = _governor_settings(options)
-    return EngineSettings(path, persona, template, options.context, options.contexts, governor)
+    return EngineSettings(
+        path, persona, options.context, options.template, options.contexts, governor
+    )
 
 
 def sampling_temperature(options: Options) -> float:

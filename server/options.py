@@ -95,7 +95,7 @@ class Options:
     # the model
     model: str = _option("socrates", _text, "a model's name in the catalogue, or a path to a file")
     template: str = _option(
-        "auto", _one_of("auto", "chatml", "llama-2", "zephyr"), "how the model marks turns"
+        "auto", _text, "chat template: auto is the model file's own; llama-2, or a Jinja file"
     )
     persona: str | None = _option(
         None,

@@ -44,9 +44,7 @@ def smollm2():
 @pytest.fixture(scope="session")
 def engine_settings(socrates):
     """One thread, as these tests must not depend on what else the machine does; a long persona."""
-    return EngineSettings(
-        socrates, load_persona(SOCRATES), "chatml", 2048, governor=GovernorSettings(1)
-    )
+    return EngineSettings(socrates, load_persona(SOCRATES), 2048, governor=GovernorSettings(1))
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,10 @@ import pytest
 from server.model.files import catalog
 from server.model.files.catalog import CATALOG, HubSource, WheelSource, find
 from server.model.prompt.persona import find_persona, load_persona
-from server.model.prompt.templates import TEMPLATES
 
 
 @pytest.mark.parametrize("model", CATALOG.values(), ids=CATALOG)
-def test_model_names_a_template_a_persona_and_a_licence(model):
-    assert model.template in TEMPLATES
+def test_model_names_a_persona_and_a_licence(model):
     assert load_persona(find_persona(model.persona)).system
     assert model.licence
     assert 0 < model.temperature <= 1

@@ -275,7 +275,7 @@ def test_tokenizer_agrees_with_itself(engine):
 def tiny(tmp_path):
     path = write_tiny_model(tmp_path / "tiny.bin")
     engine = load_engine(
-        EngineSettings(path, Persona("Be.", ()), "auto", 512, governor=GovernorSettings(1))
+        EngineSettings(path, Persona("Be.", ()), 512, governor=GovernorSettings(1))
     )
     engine.prefill_persona(threading.Event(), Progress())
     return engine
@@ -304,7 +304,7 @@ def test_legacy_user_cannot_forge_a_turn(tiny):
 
 def test_vocabulary_without_all_bytes_is_refused(tmp_path):
     path = write_tiny_model(tmp_path / "tiny.bin", bytes_left_out=2)
-    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, governor=GovernorSettings(1))
+    settings = EngineSettings(path, Persona("Be.", ()), 512, governor=GovernorSettings(1))
     with pytest.raises(ModelFileError, match="lacks 2 of 255 byte tokens"):
         load_engine(settings)
 
@@ -312,14 +312,6 @@ def test_vocabulary_without_all_bytes_is_refused(tmp_path):
 def test_tokenizer_of_another_model_is_refused(tmp_path, socrates):
     path = write_tiny_model(tmp_path / "tiny.bin")
     shutil.copy(socrates.parent / "tokenizer.json", tmp_path)
-    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, governor=GovernorSettings(1))
+    settings = EngineSettings(path, Persona("Be.", ()), 512, governor=GovernorSettings(1))
     with pytest.raises(ModelFileError, match="belongs to another model: it has token 49,151"):
         load_engine(settings)
-
-
-@pytest.mark.model
-def test_template_is_found_in_the_adapted_file(engine_settings, engine):
-    found = load_engine(dataclasses.replace(engine_settings, template="auto"))
-    assert found.write_prompt(Conversation("What is virtue?")) == engine.write_prompt(
-        Conversation("What is virtue?")
-    )

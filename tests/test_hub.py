@@ -86,7 +86,7 @@ def test_model_comes_whole_and_answers(tmp_path, hub, content):
     assert model_in(tmp_path).read_bytes() == content
     assert files_in(tmp_path) == ["Notice", FILE]
     assert "LLAMA 2 Community License" in (tmp_path / NAME / "Notice").read_text()
-    load_engine(EngineSettings(model_in(tmp_path), Persona("Be.", ()), "auto", 512))
+    load_engine(EngineSettings(model_in(tmp_path), Persona("Be.", ()), 512))
 
 
 def test_second_time_asks_nobody(tmp_path, hub):

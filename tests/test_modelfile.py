@@ -38,11 +38,14 @@ def value(content):
 def gguf(
     metadata=LLAMA, arrays=VOCABULARY, tensors=(("output.weight", (32,), 0),), data=128, version=3
 ):
-    """A GGUF file's bytes: metadata, arrays of 3 floats, tensors (name, shape, type), data."""
+    """A GGUF file's bytes: metadata, a vocabulary of 3, tensors (name, shape, type), data."""
     pairs = [text(key) + value(content) for key, content in metadata.items()]
-    pairs += [
-        text(f"tokenizer.ggml.{name}") + struct.pack("<IIQ3f", 9, 6, 3, 0, 0, 0) for name in arrays
-    ]
+    items = {
+        "tokens": struct.pack("<IIQ", 9, 8, 3) + b"".join(map(text, ("<unk>", "<s>", "</s>"))),
+        "scores": struct.pack("<IIQ3f", 9, 6, 3, 0, 0, 0),
+        "token_type": struct.pack("<IIQ3i", 9, 5, 3, 2, 3, 3),
+    }
+    pairs += [text(f"tokenizer.ggml.{name}") + items[name] for name in arrays]
     infos = [
         text(name)
         + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, 0)
@@ -70,12 +73,15 @@ def test_good_gguf(tmp_path):
     path.write_bytes(gguf(LLAMA | {"tokenizer.chat_template": "<|im_start|>"}))
     file = inspect(path)
     assert (file.model_type, file.chat_template) == ("gguf", "<|im_start|>")
+    assert (file.bos, file.eos, file.adds_bos) == ("<s>", "</s>", True)
+    assert file.special == {"<s>": 1, "</s>": 2}
+    assert file.control == {1, 2}
     assert file.size_bytes == path.stat().st_size
 
 
 def test_good_ggjt(tmp_path):
     file = inspect(write_tiny_model(tmp_path / "model.bin"))
-    assert (file.model_type, file.chat_template) == ("llama", "")
+    assert (file.model_type, file.chat_template) == ("llama", None)
 
 
 @pytest.mark.parametrize(

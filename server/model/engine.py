@@ -185,7 +185,7 @@ class Engine:
         # persona's "I" and "?" (a third fewer answers asked something back).
         recent: deque[int] = deque(maxlen=_PENALISED_TOKENS)
         dry = Dry(sampling.dry_multiplier, prompt.said)
-        answer = Detokenizer(sampling.stop)
+        answer = Detokenizer([*sampling.stop, *self._prompts.stops])
         for token in prompt.opening:
             dry.accept(token)
             if piece := answer.feed(self._pieces[token]):

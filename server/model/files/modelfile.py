@@ -14,6 +14,7 @@ Formats: GGUF versions 2 and 3 (ggml's docs/gguf.md), and the older GGML v3 cont
 
 import math
 import mmap
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,12 @@ _MAX_HYPER_PARAMETER = 2**20
 _KEY_AND_VALUE_BYTES = 2 * 2
 _F32 = 0
 
-Value = int | float | str | None  # None stands for an array: its items are skipped
+_CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
+_TOKENS, _TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+# A GGUF file converted from Meta's Llama 2, whose converters wrote no chat template at first.
+_LLAMA_2_NAME = re.compile(r"llama[ -]?(v2|2)\b", re.I)
+
+Value = int | float | str | None  # None stands for an array
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,14 @@ class ModelFile:
     path: Path
     size_bytes: int
     model_type: str  # as ctransformers names it: "gguf" or "llama" (ggjt)
-    chat_template: str  # the Jinja text in a GGUF file, else ""
     cache_bytes_per_token: int  # of the keys and values of all layers, in half floats
+    chat_template: str | None  # Jinja; None if there is none, which for a legacy file is Llama 2's
+    is_llama_2: bool  # of the legacy container, or of that name
+    special: Mapping[str, int]  # ids of tokens that a template may name, by their text
+    control: frozenset[int]  # those of them that print nothing and end an answer
+    bos: str  # the text of the token at the beginning ...
+    eos: str  # ... and of that at the end
+    adds_bos: bool  # every prompt begins with the former
 
 
 def inspect(path: Path) -> ModelFile:
@@ -134,10 +146,12 @@ class _Cursor:
 
 @dataclass(slots=True)
 class _Metadata:
-    """The key-value pairs of a GGUF file; of its arrays, the lengths."""
+    """The key-value pairs of a GGUF file; of its arrays, the lengths and the vocabulary."""
 
     values: dict[str, Value] = field(default_factory=dict)
     array_lengths: dict[str, int] = field(default_factory=dict)
+    tokens: list[bytes] = field(default_factory=list)
+    types: list[int] = field(default_factory=list)
 
 
 def _read_gguf(cursor: _Cursor) -> ModelFile:
@@ -151,8 +165,36 @@ def _read_gguf(cursor: _Cursor) -> ModelFile:
     cache_bytes = _check_gguf_shape(cursor, metadata.values)
     _check_gguf_tensors(cursor, metadata.values, tensor_count)
     template = metadata.values.get("tokenizer.chat_template")
-    shown = template if isinstance(template, str) else ""
-    return ModelFile(cursor.path, len(cursor.data), "gguf", shown, cache_bytes)
+    types = metadata.types
+    special = {
+        token.decode("utf-8", "replace"): index
+        for index, (token, kind) in enumerate(zip(metadata.tokens, types, strict=True))
+        if kind in (_CONTROL, _USER_DEFINED)
+    }
+    bos, eos = (_marked(metadata, name, special) for name in ("bos", "eos"))
+    return ModelFile(
+        cursor.path,
+        len(cursor.data),
+        "gguf",
+        cache_bytes,
+        chat_template=template if isinstance(template, str) else None,
+        is_llama_2=bool(_LLAMA_2_NAME.search(str(metadata.values.get("general.name")))),
+        special=special,
+        control=frozenset(index for index, kind in enumerate(types) if kind == _CONTROL),
+        bos=bos,
+        eos=eos,
+        adds_bos=metadata.values.get("tokenizer.ggml.add_bos_token") is not False,
+    )
+
+
+# The text of the BOS or EOS token, which is special whatever its type says.
+def _marked(metadata: _Metadata, name: str, special: dict[str, int]) -> str:
+    default = {"bos": 1, "eos": 2}[name]  # SentencePiece's
+    index = metadata.values.get(f"tokenizer.ggml.{name}_token_id", default)
+    assert isinstance(index, int), "_check_vocabulary"
+    text = metadata.tokens[index].decode("utf-8", "replace") if index < len(metadata.tokens) else ""
+    special[text] = index
+    return text
 
 
 def _read_metadata(cursor: _Cursor, pair_count: int) -> _Metadata:
@@ -160,8 +202,13 @@ def _read_metadata(cursor: _Cursor, pair_count: int) -> _Metadata:
     for _ in range(pair_count):
         key, kind = _read_string(cursor), cursor.number("I")
         if kind == _GGUF_ARRAY:
+            start = cursor.at
             metadata.array_lengths[key] = _skip_array(cursor)
             metadata.values[key] = None
+            if key == _TOKENS:
+                metadata.tokens = _read_strings(cursor, start)
+            elif key == _TYPES:
+                metadata.types = _read_types(cursor, start)
         else:
             metadata.values[key] = _read_value(cursor, kind)
     return metadata
@@ -191,6 +238,27 @@ def _skip_array(cursor: _Cursor) -> int:
     else:
         raise cursor.refuse("its metadata is damaged")
     return count
+
+
+# The items of an array of strings that has been skipped once, and so is whole.
+def _read_strings(cursor: _Cursor, start: int) -> list[bytes]:
+    end, cursor.at = cursor.at, start
+    kind, count = cursor.number("I"), cursor.number("Q")
+    if kind != _GGUF_STRING:
+        raise cursor.refuse("its tokens are no texts")
+    strings = [cursor.take(cursor.number("Q")) for _ in range(count)]
+    assert cursor.at == end
+    return strings
+
+
+def _read_types(cursor: _Cursor, start: int) -> list[int]:
+    end, cursor.at = cursor.at, start
+    kind, count = cursor.number("I"), cursor.number("Q")
+    if _GGUF_SCALARS.get(kind) not in ("i", "I"):
+        raise cursor.refuse("its token types are no 32-bit integers")
+    types = struct.unpack(f"<{count}i", cursor.take(4 * count))
+    assert cursor.at == end
+    return list(types)
 
 
 def _size_of(kind: int) -> int:
@@ -274,8 +342,19 @@ def _read_ggjt(cursor: _Cursor) -> ModelFile:
         raise cursor.refuse("it has no tensors")
     while cursor.at < len(cursor.data):
         _skip_ggjt_tensor(cursor)
-    cache_bytes = layers * embedding * _KEY_AND_VALUE_BYTES
-    return ModelFile(cursor.path, len(cursor.data), "llama", "", cache_bytes)
+    return ModelFile(
+        cursor.path,
+        len(cursor.data),
+        "llama",
+        layers * embedding * _KEY_AND_VALUE_BYTES,
+        chat_template=None,
+        is_llama_2=True,
+        special={"<unk>": 0, "<s>": 1, "</s>": 2},
+        control=frozenset({0, 1, 2}),
+        bos="<s>",
+        eos="</s>",
+        adds_bos=True,
+    )
 
 
 def _skip_ggjt_tensor(cursor: _Cursor) -> None:
