@@ -16,8 +16,9 @@ from server.http.assets import load_assets
 from server.http.request import ParserLimits
 from server.http.state import ConnectionLimits
 from server.model.errors import ModelFileError
-from server.model.files import catalog, modelfile
+from server.model.files import catalog
 from server.model.files.footprint import available_memory, check_fits
+from server.model.files.inspection import inspect
 from server.model.loader import EngineSettings
 from server.model.machine.governor import GovernorSettings
 from server.model.machine.thermometer import Thermometer
@@ -51,7 +52,7 @@ def engine_settings(options: Options) -> EngineSettings:
     else:
         path = model
     # The loader looks again; here a wrong file is refused before anything opens.
-    file = modelfile.inspect(path)
+    file = inspect(path)
     check_fits(file, options.context, options.contexts, available_memory())
     find_template(file, options.template)
     own = model.persona if isinstance(model, catalog.CatalogModel) else catalog.DEFAULT_PERSONA

@@ -11,7 +11,7 @@ import pytest
 
 from server.model.fetch import __main__ as fetch
 from server.model.files import catalog
-from server.model.files.modelfile import inspect
+from server.model.files.inspection import inspect
 from tests.support.process import ROOT
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from server.model.errors import ModelFileError
-from server.model.files import modelfile
 from server.model.files.footprint import available_memory, check_fits
+from server.model.files.inspection import inspect
 from server.model.files.modelfile import ModelFile
 from tests.support.tiny_model import TINY, write_tiny_model
 
@@ -50,11 +50,11 @@ def test_limit_of_the_cgroup_counts(monkeypatch):
 
 
 def test_cache_is_two_half_floats_a_layer_and_channel(tmp_path):
-    file = modelfile.inspect(write_tiny_model(tmp_path / "tiny.bin"))
+    file = inspect(write_tiny_model(tmp_path / "tiny.bin"))
     assert file.cache_bytes_per_token == 2 * 2 * TINY.layers * TINY.embedding
 
 
 @pytest.mark.model
 def test_grouped_heads_share_the_cache(socrates):
     # 30 layers, 576 channels, 9 heads of which 3 have keys and values
-    assert modelfile.inspect(socrates).cache_bytes_per_token == 2 * 2 * 30 * 192
+    assert inspect(socrates).cache_bytes_per_token == 2 * 2 * 30 * 192

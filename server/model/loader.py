@@ -13,8 +13,9 @@ from server.model.batches import batch_tokens
 from server.model.context import Context
 from server.model.engine import Engine
 from server.model.errors import ModelFileError, ModelUnavailable
-from server.model.files import modelfile
 from server.model.files.catalog import TOKENIZER_FILE
+from server.model.files.inspection import inspect
+from server.model.files.modelfile import ModelFile
 from server.model.files.pagecache import read_through
 from server.model.job import Loading
 from server.model.machine.cpus import features
@@ -53,7 +54,7 @@ def load_engine(
         ModelFileError: if the file or the tokenizer beside it cannot be used.
         ModelUnavailable: if it was cancelled.
     """
-    file = modelfile.inspect(settings.model_file)
+    file = inspect(settings.model_file)
     loading = loading or Loading()
     loading.file_bytes = file.size_bytes
     try:
@@ -78,7 +79,7 @@ def load_engine(
     return Engine(contexts, control, tokenizer.pieces, prompts, Governor(settings.governor))
 
 
-def _load(file: modelfile.ModelFile, context_tokens: int) -> Any:
+def _load(file: ModelFile, context_tokens: int) -> Any:
     library = _import_ctransformers()
     config = library.Config(context_length=context_tokens)
     try:
