@@ -1,5 +1,6 @@
 """From the options to the parts of a server: engine settings, routes, limits."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from server.options import Options
 _CLIENT_DIRECTORY = Path(__file__).resolve().parents[1] / "client"
 
 
+log = logging.getLogger(__name__)
+
+
 class StartError(Exception):
     """The server cannot start; `str(error)` is one sentence. Exit status 1."""
 
@@ -55,6 +59,13 @@ def engine_settings(options: Options) -> EngineSettings:
     file = inspect(path)
     check_fits(file, options.context, options.contexts, available_memory())
     find_template(file, options.template)
+    if file.trained_context and options.context > file.trained_context:
+        log.warning(
+            "a context of %d tokens is longer than the %d that the model was trained on: "
+            "beyond them its answers lose their sense",
+            options.context,
+            file.trained_context,
+        )
     own = model.persona if isinstance(model, catalog.CatalogModel) else catalog.DEFAULT_PERSONA
     persona = load_persona(find_persona(options.persona or own))
     governor = _governor_settings(options)

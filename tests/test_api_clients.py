@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import openai
@@ -134,6 +136,12 @@ def test_llm_command(real_server, tmp_path):
     command = [str(Path(sys.executable).parent / "llm"), "-m", "socrates"]
     options = ["-o", "seed", "2", "-o", "max_tokens", "30"]
     environment = os.environ | {"LLM_USER_PATH": str(tmp_path)}
+
+    def prompt_tokens():
+        metrics = real_server.request("GET", "/metrics")[2].decode()
+        return float(re.search(r"(?m)^socrates_prompt_tokens_total (\S+)", metrics)[1])
+
+    start = prompt_tokens()
     result = subprocess.run(
         [*command, *options, "What is virtue?"],
         env=environment,
@@ -143,6 +151,7 @@ def test_llm_command(real_server, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.split()) > 5
+    middle = prompt_tokens()
     follow_up = subprocess.run(
         [*command, *options, "--continue", "Why?"],
         env=environment,
@@ -151,7 +160,8 @@ def test_llm_command(real_server, tmp_path):
         timeout=PATIENCE_S,
     )
     assert follow_up.returncode == 0, follow_up.stderr
-    assert real_server.status()["last"]["cached_tokens"] > 20  # persona and first turn
+    first, second = (after - before for before, after in pairwise([start, middle, prompt_tokens()]))
+    assert second > first + 10  # the first turn comes with it
 
 
 def test_curl(real_server):

@@ -255,6 +255,18 @@ def test_status_is_json(server):
     assert (told["busy"], told["waiting"]) == (False, 0)
 
 
+def test_status_tells_nothing_of_the_prompts_of_others():
+    engine = FakeEngine(gated=True)
+    with InProcessServer(engine) as server, server.connect() as client:
+        client.sendall(prompt_request("3 words"))
+        engine.allow(2)
+        wait_until(lambda: (server.status()["current"] or {}).get("stage") == "decode")
+        assert set(server.status()["current"]) == {"stage", "tokens"}
+        engine.allow(10)
+        last = wait_until(lambda: server.status()["last"])
+        assert set(last) == {"finish", "stage", "tokens", "queue_ms", "decode_ms"}
+
+
 def test_loading_is_told_and_prompts_wait():
     engine, gate = FakeEngine(), threading.Event()
 
