@@ -7,7 +7,8 @@ argument of every evaluation, so the governor measures and moves:
 
   * it keeps a running mean of what a token costs at the present count;
   * now and then, more and more rarely while nothing changes, it tries the next higher or lower
-    count (above 8: twice or half of it) for a few tokens, stops trying as soon as that cannot win, and moves if it did win;
+    count (above 8: twice or half of it) for a few tokens, stops trying as soon as that cannot win,
+    and moves if it did win;
   * it tries at once when the mean rises or falls by half (the load came or went), or when
     the accounts of CPU time say that more or fewer CPUs are free;
   * it never goes beyond what affinity and quota allow, and obeys at once when they shrink.
