@@ -69,7 +69,8 @@ clean: ## remove what was installed; fetched models stay
 
 # A path is used as it is, a name is fetched first.
 model: install
-	case '$(MODEL)' in */*|*.*) ;; *) $(BIN)/python -m server.model.fetch '$(MODEL)' ;; esac
+	case '$(MODEL)' in hf:*) ;; */*|*.gguf|*.bin) exit 0 ;; esac; \
+	  $(BIN)/python -m server.model.fetch '$(MODEL)'
 
 dev: .venv/dev
 

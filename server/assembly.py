@@ -49,7 +49,7 @@ def engine_settings(options: Options) -> EngineSettings:
     if isinstance(model, catalog.CatalogModel):
         path = model.path
         if not model.is_fetched:
-            command = f"python -m server.model.fetch {model.name}"
+            command = f"python -m server.model.fetch {options.model}"
             raise ModelFileError(
                 f"The model {model.name} has not been fetched yet: run `{command}`."
             )

@@ -93,7 +93,9 @@ class Options:
     host: str = _option("127.0.0.1", _text, "address to listen on; 0.0.0.0 for every one")
     port: int = _option(8080, _whole(0, 65535), "port to listen on; 0 takes a free one")
     # the model
-    model: str = _option("socrates", _text, "a model's name in the catalogue, or a path to a file")
+    model: str = _option(
+        "socrates", _text, "a model's name, hf:OWNER/REPOSITORY/FILE.gguf, or a path to a file"
+    )
     template: str = _option(
         "auto", _text, "chat template: auto is the model file's own; llama-2, or a Jinja file"
     )

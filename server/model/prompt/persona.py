@@ -29,7 +29,7 @@ def find_persona(name: str) -> Path:
         ModelFileError: if it is neither.
     """
     ours = {path.stem: path for path in sorted(_PERSONAS.glob("*.toml"))}
-    path = ours.get(name, Path(name))
+    path = ours.get(name, Path(name).expanduser())
     try:
         path.stat()  # `exists` lets some errors through, such as of too long a name
     except OSError:
