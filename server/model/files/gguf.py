@@ -54,7 +54,7 @@ def read_gguf(cursor: Cursor) -> ModelFile:
     if version in (2 << 24, 3 << 24):
         raise cursor.refuse("it is big-endian: take a little-endian one")
     if version not in (2, 3):
-        raise cursor.refuse(f"it is GGUF version {version}, and versions 2 and 3 are supported")
+        raise cursor.refuse(f"it is GGUF version {version}, but only 2 and 3 are supported")
     tensor_count, pair_count = cursor.number("Q"), cursor.number("Q")
     metadata = _read_metadata(cursor, pair_count)
     _check_kind(cursor, metadata.values)

@@ -49,7 +49,7 @@ def inspect(path: Path) -> ModelFile:
                 return _inspect(Cursor(path, data))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelFileError(
-            f"There is no model file at {path}: take {', '.join(CATALOG)}, or a path to a file."
+            f"There is no model file at {path}: use {', '.join(CATALOG)}, or the path of a file."
         ) from None
     except OSError as error:
         raise ModelFileError(f"The model file {path} cannot be read: {error.strerror}.") from error
@@ -60,7 +60,7 @@ def _check_path(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError:
         raise ModelFileError("The model file's path is not valid UTF-8.") from None
-    if path.exists() and not path.is_file():  # a named pipe would be waited on for ever
+    if path.exists() and not path.is_file():  # opening a named pipe would block forever
         raise ModelFileError(f"{path} is not a regular file.")
 
 

@@ -12,7 +12,7 @@ class ModelFile:
     path: Path
     size_bytes: int
     model_type: str  # as ctransformers names it: "gguf" or "llama" (ggjt)
-    cache_bytes_per_token: int  # of the keys and values of all layers, in half floats
+    cache_bytes_per_token: int  # in the KV cache: all layers' keys and values, in half floats
     trained_context: int | None  # tokens that the model was trained on; None if not said
     chat_template: str | None  # Jinja
     is_llama_2: bool  # of the legacy container, or of that name

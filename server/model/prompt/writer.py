@@ -89,7 +89,7 @@ class PromptWriter:
         system = self._clean(conversation.system or "")
         frame = self._open(Persona(system)) if system else self._frame
         question = [user, *self._literal(self._template.cue)]
-        # Another system text is another character, whose first words are not ours.
+        # Another system text is another character, to which the persona's openings do not apply.
         opening = "" if system else self._persona.openings.first_words(conversation)
         first_words = self._tokenizer.encode(opening) if opening else []
         frame_length = len(frame.tokens) + len(self._encode(frame.tail))
