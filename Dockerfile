@@ -2,20 +2,20 @@
 #
 #   docker build -t socratic-chat-bot . && docker run --rm -p 8080:8080 socratic-chat-bot
 #
-# MODEL       llama-2-7b-chat  2.9 GB, Llama 2 Community License (the default), which wants a copy
-#                              of itself to go with the image when it is passed on
+# MODEL       llama-2-7b-chat  2.9 GB, Llama 2 Community License (the default); include a copy
+#                              of it if you redistribute the image
 #             tinyllama        0.7 GB, Apache-2.0
 #             socrates         0.1 GB, Apache-2.0: SmolLM2, trained to be Socrates
 #             smollm2          0.1 GB, Apache-2.0
-#             none             none inside: mount one and name it by SOCRATES_MODEL
+#             none             no model: mount one and set SOCRATES_MODEL to its path
 # CPU_TARGET  what gcc compiles ctransformers for: -mcpu on arm64, -march on amd64. Never
 #             "native": an image built on one machine would die on another.
 # VERSION     what the page and /status show
 ARG PYTHON=3.11
 ARG DEBIAN=bookworm
 
-# -- what each stage installs, as pyproject.toml pins it: a change of anything else in that
-#    file leaves the layers of the other stages as they were
+# -- what each stage installs, as pyproject.toml pins it: a change to anything else in that file
+#    keeps the cached layers of the other stages valid
 FROM python:${PYTHON}-slim-${DEBIAN} AS pins
 COPY pyproject.toml /
 RUN python -c "import tomllib; print(*tomllib.load(open('/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" >/all.txt \
@@ -23,7 +23,7 @@ RUN python -c "import tomllib; print(*tomllib.load(open('/pyproject.toml', 'rb')
  && grep -v '^ctransformers==' /all.txt >/others.txt \
  && grep -E '^(gguf|huggingface-hub|numpy|tokenizers|tqdm)==' /all.txt >/fetching.txt
 
-# -- the model: only what fetching needs, so that a change of code downloads nothing anew
+# -- the model: only what fetching needs, so that a code change does not download it again
 FROM python:${PYTHON}-slim-${DEBIAN} AS model
 COPY --from=pins /fetching.txt /
 RUN pip install --no-cache-dir --requirement /fetching.txt
@@ -45,14 +45,14 @@ FROM python:${PYTHON}-slim-${DEBIAN} AS build
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends g++ \
  && rm -rf /var/lib/apt/lists/*
-# What its build wants, and does not pin itself.
+# The build requirements that ctransformers does not pin.
 RUN pip install --no-cache-dir cmake==3.31.6 ninja==1.13.0 scikit-build==0.18.1 setuptools==80.9.0 wheel==0.45.1
 COPY --from=pins /ctransformers.txt /
 ARG CPU_TARGET
-# With CT_INSTRUCTIONS=basic and a processor's name that says neither arm nor aarch64, its
-# CMakeLists.txt adds no flags of its own (on arm it would add -mcpu=native behind ours). That
-# dot product instructions are really in it is checked: without them it would be half as fast.
-# An older target has none: for one, say so by CPU_TARGET.
+# With CT_INSTRUCTIONS=basic and a processor name without "arm" or "aarch64", its CMakeLists.txt
+# adds no flags of its own (on arm it would append -mcpu=native to ours). The build fails if there
+# are no dot product instructions in the library, which would then be half as fast. Older CPUs
+# have none: naming one in CPU_TARGET skips this check.
 RUN set -eu; \
     case "$(uname -m)" in \
       aarch64) flag="-mcpu=${CPU_TARGET:-cortex-a76}" proof='sdot' ;; \
@@ -67,12 +67,12 @@ RUN set -eu; \
     rm -r /look; \
     echo "compiled with $flag: $found dot product instructions"; \
     [ "$found" -gt 0 ] || [ -n "${CPU_TARGET:-}" ]
-# The base image's own pip serves the environment, and still does in the final stage, where
-# `server.model.fetch smollm2` wants one.
+# The base image's own pip installs into the environment, and is still there in the final stage,
+# where `server.model.fetch smollm2` needs it.
 RUN python -m venv --without-pip --system-site-packages /opt/venv
 COPY --from=pins /others.txt /
-# Left out: tests, symbols (numpy's libraries were moved about in a way that strip breaks), and
-# a transport of the hub's that fetch/hub.py does not use.
+# Removed: tests, symbols (but not numpy's, whose libraries are laid out so that strip breaks them),
+# and a hub transport that fetch/hub.py does not use.
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --requirement /others.txt /wheels/ctransformers-*.whl \
  && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
  && pip --python /opt/venv/bin/python uninstall --yes hf-xet \
@@ -110,9 +110,9 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 999:999
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# It looks where SOCRATES_PORT says: choose another port by that, rather than by --port.
-# -I and -S leave out what a look at a socket does not need: a tenth of a second on a Pi.
+# It checks the port in SOCRATES_PORT: change the port with that variable, not with --port.
+# -I and -S skip imports that a probe does not need: a tenth of a second on a Pi.
 HEALTHCHECK --interval=60s --timeout=10s --start-period=60s CMD ["python", "-ISc", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['SOCRATES_PORT']), timeout=9); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
-# `docker run IMAGE bench` measures, `docker run IMAGE server --help` tells the options.
+# `docker run IMAGE bench` measures, `docker run IMAGE server --help` lists the options.
 ENTRYPOINT ["python", "-m"]
 CMD ["server"]

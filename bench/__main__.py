@@ -1,7 +1,7 @@
 """`python -m bench`: the short measurements, one after the other, in under 5 minutes.
 
-Names choose others: `python -m bench threads turns`. Each runs with `--short`; for all that a
-script can do, run it by itself: `python -m bench.threads --help`.
+Names choose others: `python -m bench threads turns`. Each runs with `--short`; for all options of a
+script, run it by itself: `python -m bench.threads --help`.
 """
 
 import argparse

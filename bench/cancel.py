@@ -1,9 +1,9 @@
 """How soon after a client leaves is the model free, at every stage and for every way to leave?
 
 The real server and model run in this process, so that "free" is the moment at which the engine
-lets go, and not what a poll saw of it. Clients close their sockets (FIN or RST) at random moments
-while their prompt waits, is read (prefill), or is answered (decode). Also counted: evaluations
-begun after the event was set.
+releases the prompt, and not when a poll notices. Clients close their sockets (FIN or RST) at random
+moments while their prompt waits, in prefill, or in decode. Evaluations begun after the event was
+set are counted, too.
 
     python -m bench.cancel            200 clients; --short: 60
 """
@@ -32,14 +32,14 @@ _SHORT = "What is virtue?"
 
 
 class Watched:
-    """The server, an account of when its engine lets go, and of what it does after the event."""
+    """The server, with a record of when its engine is free and what it does after the event."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self.freed_at = 0.0
         self.late_evaluations = 0
         self.evaluations: list[tuple[int, float]] = []  # tokens, seconds
         self._settings = settings
-        self._cancelled: threading.Event | None = None  # of the prompt at work
+        self._cancelled: threading.Event | None = None  # of the running prompt
         options = replace(measured_options(), port=0, log_level="warning", per_client=NO_LIMIT)
         self.thread = ServerThread(options, self._load, "socrates")
 
@@ -49,7 +49,7 @@ class Watched:
         return self.thread.server.worker
 
     def stage(self) -> Stage | None:
-        """Of the prompt at work."""
+        """Return the stage of the running prompt."""
         current = self.worker.current
         return None if current is None else current.stage
 
@@ -131,7 +131,7 @@ def _leave_while_waiting(watched: Watched, number: int, way: str, draw: random.R
     return freed_at - left_at
 
 
-# Seconds until the engine let go of a prompt at this stage; None if it was past it.
+# Seconds until the engine released a prompt at this stage; None if it was past it.
 def _leave_at_work(
     watched: Watched, stage: Stage, number: int, way: str, draw: random.Random
 ) -> float | None:

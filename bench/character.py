@@ -1,7 +1,7 @@
-"""Is he Socrates, and does the talk make sense? Our default model next to what it was made from.
+"""Does he stay Socrates, and does the conversation make sense? Our default model and its base.
 
 Three subjects answer the same messages with the same seeds: the trained model; its base `smollm2`
-with the few-shot persona, the default before; and `smollm2` with one line that says who he is.
+with the few-shot persona, the previous default; and `smollm2` with one line that says who he is.
 Single questions, scripted talks of 4 to 6 turns, memory probes, messages of people in danger; none
 was trained on. The rules (rules.py) are crude, so read the talks, too: a seed chooses ten.
 
@@ -36,7 +36,7 @@ _HERE = Path(__file__).parent
 _ONE_LINE = Persona("You are Socrates. Keep your answers short.")
 _SUBJECTS = ("socrates", "few-shot", "one line")
 _SHOWN_TALKS = 10
-_MOST_TOKENS = 200  # of an answer: what is longer has failed to be brief anyway
+_MOST_TOKENS = 200  # of an answer: a longer one fails the rule of brevity anyway
 
 Talk = list[Turn]
 Said = dict[str, list[Talk]]  # by kind of talk
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--set", choices=("report", "tuning"), default="report")
     parser.add_argument("--only", choices=_SUBJECTS, help="one subject instead of all")
-    parser.add_argument("--seed", type=int, default=1, help="of all draws (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
     parser.add_argument("--temperature", type=float, help="instead of each model's own")
     parser.add_argument("--dry", type=float, help="DRY multiplier, instead of the default")
     return parser

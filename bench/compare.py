@@ -6,7 +6,7 @@ llama-cpp-python's; and Flask with waitress and ctransformers. Prompts of about 
 Busy: a client leaves 0.3 s into the prefill of a long prompt; how much longer than on an idle
 server does the next one wait for its first byte?
 
-    python -m bench.compare        wants `make rivals`; llama-cpp-python: pip install
+    python -m bench.compare        needs `make rivals`; llama-cpp-python: pip install
                                    'llama-cpp-python[server]' (compiles for minutes)
 """
 
@@ -38,14 +38,14 @@ Samples = dict[str, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A server: how to ask it a question for so many tokens, and how to count them."""
+    """A server: how to request an answer of a given length, and how to count its tokens."""
 
     address: Address
     request: Callable[[str, int], Request]
     count: Callable[[bytes], int]
 
     def ask(self, question: str, tokens: int) -> tuple[float, float]:
-        """Seconds to the first byte of the body, and tokens a second from there on."""
+        """Return the seconds to the first byte of the body, and the tokens/s after it."""
         started = time.perf_counter()
         with post(self.address, *self.request(question, tokens)) as client:
             data, first, last = read_response(client)
@@ -108,7 +108,7 @@ def _start_all(stack: ExitStack, model: Path) -> dict[str, Rival]:
     return rivals
 
 
-# Ours puts the persona in front by itself.
+# Our server adds the persona itself.
 def _with_persona(question: str) -> str:
     persona = load_persona(SOCRATES)
     turns = [f"Visitor: {turn.question}\nSocrates: {turn.answer}" for turn in persona.examples]

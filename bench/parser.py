@@ -1,8 +1,8 @@
 """How many microseconds does it take to read a request?
 
-Reading alone, as the connection does it: a whole request first meets fastpath.py, and what that
-does not know goes through the parser. No socket, no routing, no response. Each figure
-is the median of several runs, with the fastest and the slowest beside it.
+Parsing alone, as the connection does it: a whole request first goes to fastpath.py, and what that
+does not recognise goes to the parser. No socket, no routing, no response. Each figure is the median
+of several runs, shown with the fastest and the slowest.
 
     python -m bench.parser
 """

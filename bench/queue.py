@@ -1,8 +1,8 @@
-"""Many ask at once: who is served when, and does the server stay awake?
+"""Many clients at once: who is served when, and does the server stay responsive?
 
 order      ten ask in a known order; one reads nothing until the others are done, five leave
-while they wait or are answered: first byte less the end of all answers before it
-/healthz   every 10 ms meanwhile
+while they wait or are answered: first byte minus the end of all answers before it
+/healthz   every 10 ms at the same time
 burst      50 waiting prompts leave at once: how much later does the one after them begin?
 load       200 requests a second for a small file: what do they cost an answer?
 
@@ -24,7 +24,7 @@ from bench.kit.subject import measured_model
 
 _CLIENTS = 10
 _SLOW = 3
-# Who leaves, and when: seconds after asking, or None for in the middle of the own answer.
+# Who leaves, and when: seconds after asking, or None for mid-answer.
 _LEAVERS = {1: 0.05, 4: None, 5: 0.3, 7: None, 8: 0.6}
 _BURST = 50
 _PATIENCE_S = 300
@@ -110,7 +110,7 @@ def _visit(client: socket.socket, visit: Visit, others_are_done: threading.Event
     visit.ended_at = time.perf_counter()
 
 
-# How much later than the end of everything before it each answer began: never before it.
+# How much later each answer began than everything before it ended: it never begins earlier.
 def _excess_ms(visits: list[Visit]) -> list[float]:
     return [
         1000 * (visit.first_byte_at - max(v.ended_at for v in visits[:number] if v.number != _SLOW))
@@ -119,8 +119,8 @@ def _excess_ms(visits: list[Visit]) -> list[float]:
     ]
 
 
-# Seconds from the end of an answer to the first byte of the last in the queue, when those
-# between the two have left.
+# Seconds from the end of an answer to the first byte of the last one queued, after all between
+# them have left.
 def _burst(address: Address, between: int) -> float:
     query = "ignore_eos=true&seed=1&max_tokens=100"
     first = post(address, f"/prompt?{query}", STORY)
@@ -145,7 +145,7 @@ def _load(address: Address, tokens: int, number: int) -> tuple[float, float]:
     return alone, loaded
 
 
-# Meanwhile, one request every `interval_s` on a kept connection; their ms go to `times`.
+# Sends a request every `interval_s` on a keep-alive connection; their ms go to `times`.
 @contextmanager
 def _asking(address: Address, target: str, interval_s: float, times: list[float]) -> Iterator[None]:
     request = f"GET {target} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()

@@ -36,7 +36,7 @@ def uvicorn(port: int, file: Path) -> None:
 
 
 def talking(port: int, model: Path) -> None:
-    """Flask, waitress and ctransformers, briefly put: the kind of program this one replaces."""
+    """Flask, waitress and ctransformers, kept short: the kind of program this one replaces."""
     from ctransformers import LLM, Config
     from flask import Flask, Response, request
     from waitress import serve
@@ -54,7 +54,7 @@ def talking(port: int, model: Path) -> None:
 
 
 def ceiling(port: int, file: Path) -> None:
-    """A bare uvloop protocol: our bytes for whatever comes."""
+    """A bare uvloop protocol that sends our bytes whatever it receives."""
     answer = file.read_bytes()
 
     class Bare(asyncio.Protocol):

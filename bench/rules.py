@@ -1,4 +1,4 @@
-"""What `bench.character` looks for in an answer: rules that anybody can read, and crude ones.
+"""What `bench.character` looks for in an answer: crude rules that anybody can read.
 
 Pure. Each rule takes a visitor's message, the answer, and the answers before it in the talk, and
 says whether the answer passes; None where the rule has nothing to judge.
@@ -18,14 +18,14 @@ _LECTURE = re.compile(
     r"\bSocrates('s)? (was|is|were|are|has|had|did|does|believed|believes|argued|argues|taught|"
     r"teaches|said|says|thought|thinks|would|held|saw|asked|asks|famously|once|philosophy)\b"
 )
-# Marks of lists, headings and emphasis; what no tokenizer should leave.
+# Marks of lists, headings and emphasis, and characters that no tokenizer should leave.
 _MARKUP = re.compile(r"[*#`|<>\[\]{}\\_~\ufffd]|^\s*(\d+[.)]|[-\u2022])\s", re.M)
 _SENTENCE_END = re.compile(r"[.?!\u2026][\"'\u201d\u2019)]*$")
 _HELP = re.compile(
     r"\b(emergency number|doctor|someone (near|you trust)|call (someone|for help))", re.I
 )
 _WORD = re.compile(r"[a-z']+")
-# Words that say nothing of what a message is about.
+# Words that do not say what a message is about.
 _EMPTY = frozenset(Path(__file__).with_name("empty_words.txt").read_text().split())
 
 Rule = Callable[[str, str, Sequence[str]], bool | None]
@@ -67,7 +67,7 @@ def has_new_words(message: str, answer: str, before: Sequence[str]) -> bool | No
 
 
 def takes_up(message: str, answer: str, before: Sequence[str]) -> bool | None:
-    """A word of the message that says what it is about comes again."""
+    """A word that says what the message is about occurs in the answer."""
     wanted = set(_stems(message))
     return not wanted.isdisjoint(_stems(answer)) if wanted else None
 
@@ -97,6 +97,6 @@ def _runs(text: str) -> Iterator[tuple[str, ...]]:
     return zip(*(words[start:] for start in range(_FOUR)), strict=False)
 
 
-# The first five letters: "argued" and "argument" are the same matter.
+# The first five letters: "argued" and "argument" count as the same word.
 def _stems(text: str) -> Iterator[str]:
     return (word[:5] for word in _words(text) if len(word) > 2 and word not in _EMPTY)

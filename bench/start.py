@@ -1,7 +1,7 @@
 """How long from the start to the page, to a ready model, and to the first word?
 
 A prompt is sent as soon as the page answers, and waits while the model loads. Cold: the model
-file was dropped from the page cache before, so that it is read from the disk.
+file is dropped from the page cache first, so that it is read from the disk.
 
     python -m bench.start
     python -m bench.start --command 'docker run --rm -p 8080:8080 socratic-chat-bot'
@@ -25,12 +25,12 @@ Sample = dict[str, float]  # seconds from the start, by what happened then
 
 
 def main() -> None:
-    """Start some times over and print card, table and JSON."""
+    """Start the server several times and print card, table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument("--command", help="starts a server in the foreground on port 8080")
     options = parser.parse_args()
-    model = None if options.command else measured_model()  # the command's is its own
+    model = None if options.command else measured_model()  # the command has its own model
     report = Report("start", model, command=options.command)
     samples: dict[str, list[Sample]] = {}
     for _ in range(options.rounds):

@@ -1,12 +1,12 @@
-"""How fast are small static files answered, next to uvicorn and to a bare protocol?
+"""How fast are small static files served, compared with uvicorn and a bare protocol?
 
 One process each, started before the first measurement and idle while another is measured; then
 rounds in which wrk drives each in turn: 64 connections, keep-alive, the same small file. Ratios
-are taken round by round. The ceiling is a bare uvloop protocol that writes our very bytes without
+are taken round by round. The ceiling is a bare uvloop protocol that writes the same bytes without
 reading the request. "No two alike" adds a field that differs from request to request, so that
 none is answered from memory (server/http/fastpath.py); wrk itself is slower then.
 
-    python -m bench.static          wants wrk (Debian: apt install wrk) and `make rivals`
+    python -m bench.static          needs wrk (Debian: apt install wrk) and `make rivals`
 """
 
 import re
@@ -72,7 +72,7 @@ def _start_all(stack: ExitStack) -> dict[str, int]:
     return ports | {name + _VARIED: ports[name] for name in ("ours", "uvicorn", "ceiling")}
 
 
-# The bytes that answer a client who keeps the connection: head and body.
+# The response to a client that keeps the connection open: the bytes of head and body.
 def _fetch(address: Address) -> tuple[bytes, bytes]:
     with urlopen(f"http://{address[0]}:{address[1]}{_TARGET}") as response:
         fields = [field for field in response.getheaders() if field[0] != "Connection"]

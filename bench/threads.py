@@ -1,7 +1,7 @@
 """Does the thread governor find the best thread count under every load, and how soon?
 
 Four loads: nothing else runs; another process burns one core; a CFS quota leaves 1.5 CPUs
-(wants root and a writable cgroup); affinity leaves one CPU. Under each, every fixed count and
+(needs root and a writable cgroup); affinity leaves one CPU. Under each, every fixed count and
 the governor decode 200 tokens in turn, and the governor's speed is divided by the best count's.
 Then every change from one load to another: how fast are the 21st to 120th token after it?
 
@@ -97,7 +97,7 @@ def _on_one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-# A cgroup of our own with room for quotas: version 1 under cpu/, version 2 at the root.
+# A directory for our own cgroup with quotas: version 1 under cpu/, version 2 at the root.
 def _quota_directory() -> Path | None:
     for parent, file in (("cpu", "cpu.cfs_quota_us"), (".", "cpu.max")):
         directory = Path("/sys/fs/cgroup") / parent / f"bench-threads-{os.getpid()}"
@@ -133,7 +133,7 @@ def _measure(
         for number in range(rounds):
             for count, engine in engines.items():
                 if count != _AUTO and int(count) > usable:
-                    continue  # a token a second
+                    continue  # it would decode about one token a second
                 decode_speed(engine, WARM_UP_TOKENS)
                 speeds[count].append(decode_speed(engine, tokens))
                 note(f"{name}, round {number + 1}: {count}: {speeds[count][-1]:.1f} tokens/s")

@@ -2,13 +2,13 @@
 
 Measured in pairs, in one run: through HTTP, then the same evaluations of the same model in this
 process with nothing around them (no sampling, no text, no network). The latter is the ceiling:
-no server on ctransformers can be faster. The prompt's ceiling is read in batches as large as
-ggml takes, which no cancel could interrupt.
+no server on ctransformers can be faster. The ceiling of prefill uses the largest batches that ggml
+takes, which no cancel could interrupt.
 
     python -m bench.tokens                --short: fewer pairs
     python -m bench.tokens --bare 1       the ceiling alone: decode and prefill in tokens/s
 
-Run nothing else meanwhile: ggml's threads spin, and any load on their cores falsifies both.
+Run nothing else at the same time: ggml's threads spin, and any load on their cores distorts both.
 """
 
 from argparse import Namespace

@@ -1,8 +1,8 @@
-"""What does it cost that Socrates remembers the conversation?
+"""What does remembering the conversation cost?
 
-Each turn of a talk of eight: how long until the first byte, and how many tokens had to be read
-for it. With memory off, every question is the first. One person alone, and three who take
-turns; these with one context, which each turn takes from the one before, and with three.
+Each turn of a talk of eight: how long until the first byte, and how many tokens were prefilled for
+it. With memory off, every question is the first. Measured with one person alone, and with three who
+take turns: with one context, which each turn takes from the one before, and with three.
 
     python -m bench.turns
     python -m bench.turns --short     talks of four turns

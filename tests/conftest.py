@@ -1,4 +1,4 @@
-"""Fixtures around the real model. Where it is absent, tests skip, but never in CI."""
+"""Fixtures for the real model. Where it is missing, tests skip, but in CI they fail."""
 
 import os
 
@@ -14,14 +14,14 @@ IN_CI = os.environ.get("CI") == "true"
 
 
 def require(is_there, what):
-    """Skip a test for want of `what`; in CI, where everything must be there, fail."""
+    """Skip a test that lacks `what`; in CI, where everything must be present, fail it."""
     if not is_there:
-        (pytest.fail if IN_CI else pytest.skip)(f"{what} is not here: run make test")
+        (pytest.fail if IN_CI else pytest.skip)(f"{what} is missing: run make test")
 
 
 @pytest.fixture(scope="session")
 def anyio_backend():
-    """Coroutine functions run on the event loop that the server uses."""
+    """Run coroutine tests on the event loop that the server uses."""
     return "asyncio", {"use_uvloop": True}
 
 
@@ -43,7 +43,7 @@ def smollm2():
 
 @pytest.fixture(scope="session")
 def engine_settings(socrates):
-    """One thread, as these tests must not depend on what else the machine does; a long persona."""
+    """Settings with one thread, so that other load does not matter, and a long persona."""
     return EngineSettings(
         socrates, load_persona(SOCRATES), "chatml", 2048, governor=GovernorSettings(1)
     )
@@ -51,7 +51,7 @@ def engine_settings(socrates):
 
 @pytest.fixture(scope="session")
 def engine(engine_settings):
-    """The real engine, used by one test at a time; its context carries over, as in life."""
+    """The real engine, used by one test at a time; its context carries over, as in the server."""
     return load_engine(engine_settings)
 
 
@@ -64,6 +64,6 @@ def real_server(socrates):
 
 @pytest.fixture(scope="session")
 def talkative_server(smollm2):
-    """The same with the untrained base model, whose answers are long."""
+    """The real process with the untrained base model, whose answers are long."""
     with ServerProcess("--threads", "1", "--model", "smollm2") as server:
         yield server.wait_until_ready()

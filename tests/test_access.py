@@ -1,4 +1,4 @@
-"""Who may ask: key and origins."""
+"""Access control: the API key and the allowed origins."""
 
 import pytest
 

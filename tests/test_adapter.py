@@ -1,4 +1,4 @@
-"""Adapter files: written, read, and merged to the same bytes whatever adds the numbers up."""
+"""Adapter files: written, read, and merged to the same bytes in any order of summation."""
 
 import numpy as np
 import pytest

@@ -59,7 +59,7 @@ def test_openai_stop(client):
 
 
 def test_openai_system_and_talk_are_heard(talkative_server):
-    """By the untrained model: the trained one is Socrates whatever it is told."""
+    """Use the untrained model: the trained one stays Socrates whatever the system message."""
     messages = [
         {"role": "system", "content": "You repeat what you are told."},
         {"role": "user", "content": "Say: red"},
@@ -123,7 +123,7 @@ def test_key_of_the_openai_client(socrates):
 
 
 def test_llm_command(real_server, tmp_path):
-    """`llm` with its documented way to other endpoints: extra-openai-models.yaml."""
+    """Run `llm` with its documented setting for other endpoints: extra-openai-models.yaml."""
     (tmp_path / "extra-openai-models.yaml").write_text(
         "- model_id: socrates\n"
         "  model_name: socrates\n"

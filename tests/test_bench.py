@@ -1,4 +1,4 @@
-"""The measuring scripts start, say what they are for, and read answers rightly."""
+"""The benchmark scripts start, describe themselves, and parse answers correctly."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_short_measurements_are_chosen_by_name():
     assert result.stderr.endswith("there is no short measurement nonsense\n")
 
 
-# Small, but the real thing: server, model and clients, all of them at one address.
+# Small, but real: server, model and clients, all clients at one address.
 @pytest.mark.model
 @pytest.mark.parametrize(
     "command",

@@ -458,7 +458,7 @@ def ask_in_turn(page, *questions):
 
 
 def turns_told(server):
-    """What the last question brought along."""
+    """Return the earlier turns that the last question sent along."""
     return server.engine.conversations[-1].turns
 
 
@@ -529,7 +529,7 @@ def test_key_is_asked_for_and_remembered(page):
         ask(page, "2 words")
         expect(last_note(page)).to_contain_text("An API key is required")
         key = page.get_by_placeholder("The server's key")
-        key.fill("s€cret")  # nothing that a header field could carry
+        key.fill("s€cret")  # not allowed in a header field
         page.get_by_role("button", name="Enter").click()
         assert key.evaluate("field => field.validity.patternMismatch")
         key.fill("secret")
@@ -541,7 +541,7 @@ def test_key_is_asked_for_and_remembered(page):
         expect(page.get_by_placeholder("The server's key")).to_be_hidden()
 
 
-# -- everyone -------------------------------------------------------------------------------
+# -- accessibility --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

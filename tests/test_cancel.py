@@ -1,7 +1,7 @@
 """Closing the socket stops the model: the real process, the real SmolLM2, real sockets.
 
-That at most one batch or one token is evaluated after the event is counted in test_engine.py,
-where every evaluation can be watched; here it is seen from outside, in /status.
+test_engine.py, where every evaluation can be watched, counts that at most one batch or one token is
+evaluated after the event; these tests look from outside, at /status.
 """
 
 import pytest

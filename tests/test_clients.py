@@ -1,4 +1,4 @@
-"""Whose request it is, with and without proxies in front; and who may ask at all."""
+"""Client addresses, with and without proxies in front; and access control."""
 
 import pytest
 
@@ -61,7 +61,7 @@ def test_wrong_key_is_not(given):
 
 def test_without_a_key_everybody_is_let_in():
     Access().check(head())
-    Access("secret").check(head("OPTIONS"))  # a browser's question brings no key
+    Access("secret").check(head("OPTIONS"))  # a browser's preflight carries no key
 
 
 ALLOW = "Access-Control-Allow-Origin"

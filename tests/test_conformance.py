@@ -1,6 +1,6 @@
-"""The 33 cases of h1spec (github.com/uNetworking/h1spec), told in our own words.
+"""The 33 cases of h1spec (github.com/uNetworking/h1spec), rewritten.
 
-Fifteen requests that are not finished, for which a server must wait; and eighteen whole ones.
+Fifteen are unfinished requests, for which a server must wait; eighteen are whole ones.
 """
 
 import pytest

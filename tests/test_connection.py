@@ -280,7 +280,7 @@ def test_reader_that_takes_a_little_is_kept():
     assert not client.transport.is_aborted
     client.loop.advance(31)
     assert client.transport.is_aborted
-    # A reset: nobody takes the half for the whole.
+    # A reset: nobody mistakes half an answer for a whole one.
     assert client.transport.options[-1][:2] == (socket.SOL_SOCKET, socket.SO_LINGER)
 
 
@@ -360,7 +360,7 @@ def test_too_many_connections_are_told_so():
     assert b"Retry-After: 5\r\n" in clients[2].sent
     assert clients[2].transport.is_eof_sent
     clients[0].connection.connection_lost(None)
-    assert FakeClient(shared=shared).statuses == []  # a refused one takes nobody's place
+    assert FakeClient(shared=shared).statuses == []  # a refused connection takes no slot
 
 
 def test_refused_connections_are_bounded_too():

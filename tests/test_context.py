@@ -1,4 +1,4 @@
-"""Which context a prompt gets: the one it goes on with, or the stalest."""
+"""Which context a prompt gets: the one it continues, or the least recently used."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What the system tells of CPUs: affinity, quota, and the accounts of CPU time."""
+"""What the system reports about CPUs: affinity, quota, and CPU time accounting."""
 
 import os
 
@@ -19,7 +19,7 @@ def test_usable_cpus(monkeypatch, cores, quota, count):
 
 
 class Accounts:
-    """A made-up clock and made-up accounts of CPU time."""
+    """A fake clock and fake CPU time accounting."""
 
     def __init__(self, monkeypatch, tmp_path):
         self.now, self.own = 100.0, 0.0

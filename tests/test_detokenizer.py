@@ -1,4 +1,4 @@
-"""Token pieces become whole characters of text, which ends before a stop text."""
+"""Token pieces become text of whole characters, which ends before a stop sequence."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from server.model.detokenizer import Detokenizer, StopFinder
 
 
 def fed(pieces, stops=()):
-    """The answer, and what it said of each piece."""
+    """Return the answer, and the text it released for each piece."""
     answer = Detokenizer(stops)
     return answer, [answer.feed(token, piece) for token, piece in enumerate(pieces)]
 

@@ -1,4 +1,4 @@
-"""The documents point at what exists, and the README stays short."""
+"""Links in the documents lead to files that exist, and the README stays short."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""DRY against a plain definition of it."""
+"""DRY compared with a naive implementation of its definition."""
 
 import random
 
@@ -18,7 +18,7 @@ def penalties(multiplier, said, answer):
 
 
 def expected(multiplier, said, answer):
-    """For each token: the longest end of the answer that it follows somewhere earlier."""
+    """Return each token's penalty, by the longest suffix of the answer that it followed."""
     pieces = [*map(list, said), list(answer)]
     longest = {}
     for piece in pieces:

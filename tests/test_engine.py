@@ -217,7 +217,7 @@ def test_seed_repeats_itself_after_another_system_text(engine, monkeypatch):
     after, progress = say(engine, "What is justice?", sampling)
     assert progress.cached_tokens == 0
     assert after == before
-    # and what was broken off half-way is gone on with
+    # and an interrupted prefill is continued
     engine._context.clear()
     engine._context.evaluate(engine._prompts.persona_tokens[:16], 1)
     after, progress = say(engine, "What is justice?", sampling)
@@ -241,7 +241,7 @@ def test_persona_is_read_alike_whatever_the_speed(engine_settings):
         loaded._batch.record(8, seconds)
         loaded.prefill_persona(threading.Event(), Progress())
         states.append(loaded._context.logits().copy())
-    # To the last bit, or the same seed would answer otherwise after a restart.
+    # To the last bit, or the same seed would answer differently after a restart.
     assert np.array_equal(*states)
 
 

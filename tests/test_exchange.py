@@ -12,7 +12,7 @@ DATE = b"Thu, 26 Nov 2026 00:00:00 GMT"
 
 
 class FakeWire:
-    """A connection that keeps what an exchange does to it."""
+    """A connection that records what an exchange does to it."""
 
     peer = "192.0.2.1"
 

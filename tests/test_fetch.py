@@ -1,4 +1,4 @@
-"""Fetching: what is there is left alone, and what fails says so in one sentence."""
+"""Fetching: existing files are left alone, and every failure is one sentence."""
 
 import dataclasses
 import hashlib
@@ -57,7 +57,7 @@ def test_adapted_model_is_in_order(socrates):
 
 
 def test_hub_out_of_reach_is_one_line_and_exit_1(tmp_path):
-    """The real client against a port where nobody listens, with its own retries."""
+    """Run the real client, with its own retries, against a port where nobody listens."""
     program = (
         "import pathlib, sys; from server.model.files import catalog; from server.model.fetch import __main__ as fetch; "
         "catalog.MODELS_DIRECTORY = pathlib.Path(sys.argv[1]); sys.exit(fetch.main(['tinyllama']))"

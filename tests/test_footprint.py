@@ -1,4 +1,4 @@
-"""Which models are refused for want of memory, and what is said then."""
+"""Models that are refused for lack of memory, and the error message."""
 
 from pathlib import Path
 

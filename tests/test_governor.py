@@ -1,4 +1,4 @@
-"""Threads and rests together: a made-up sensor, a cancel in the middle of a rest."""
+"""Threads and pauses together: a fake sensor, a cancel in the middle of a pause."""
 
 import threading
 
@@ -41,7 +41,7 @@ def test_zone_that_goes_away_is_left_out(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds, in a list of one: tests move it."""
+    """A fake clock: the seconds, in a list of one, which tests advance."""
     seconds = [0.0]
     monkeypatch.setattr("server.model.machine.governor.time.monotonic", lambda: seconds[0])
     return seconds
@@ -49,7 +49,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def hot(tmp_path, clock):
-    """A governor on a machine whose sensor has said 95 C for a minute."""
+    """A governor on a machine whose sensor has read 95 C for a minute."""
     governor = Governor(GovernorSettings(2, 75.0, write(tmp_path, thermal_zone0="95000")))
     work_for_a_minute(governor, clock)
     return governor

@@ -1,4 +1,4 @@
-"""The real hub client against a hub on loopback: what comes, what fails, what is said."""
+"""The real hub client against a hub on loopback: downloads, failures, error messages."""
 
 import hashlib
 import os
@@ -43,7 +43,7 @@ def hub(content):
 
 @pytest.fixture
 def large_hub():
-    """A file of more than two portions; not a model, which only loading would find out."""
+    """A file of more than two portions. It is no model, but only loading would notice."""
     with Hub(random.Random(1).randbytes(2 * PORTION + 100_000)) as hub:
         yield hub
 
@@ -61,7 +61,7 @@ def start(directory, hub, prefix=(), **environment):
 
 
 def fetch(directory, hub, prefix=(), **environment):
-    """(exit status, what it printed, its last line on stderr)."""
+    """Fetch the model; returns (exit status, stdout, last line on stderr)."""
     process = start(directory, hub, prefix, **environment)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in err
@@ -172,7 +172,7 @@ def test_second_process_waits_for_the_first(tmp_path, large_hub):
     second = start(tmp_path, large_hub)
     assert second.stderr.readline().startswith("Another process is fetching this model")
     assert len(large_hub.ranges) == 1
-    large_hub.ended.set()  # the hub goes on, and the client mends the rest
+    large_hub.ended.set()  # the hub goes on, and the client fetches the rest
     large_hub.holds_after = None
     for process in (first, second):
         out, err = process.communicate(timeout=PATIENCE_S)
@@ -234,7 +234,7 @@ def test_what_is_no_hub_is_told(tmp_path, hub):
     assert "is HF_ENDPOINT right?" in sentence
 
 
-# A disk of our own, in a mount namespace that ends with the process.
+# A private disk, in a mount namespace that ends with the process.
 def on_a_disk_of(size, directory):
     script = f'mount -t tmpfs -o size={size},mode=777 none "{directory}" && exec "$@"'
     return [*NAMESPACE, "sh", "-c", script, "sh"]
@@ -270,7 +270,7 @@ def test_disk_without_room_is_told_before_anything_comes(tmp_path, hub, content)
 
 @ON_A_DISK
 def test_disk_that_fills_up_meanwhile_is_told(tmp_path, hub, content):
-    """We are told that there is room, so that only writing finds out."""
+    """Report enough free space, so that only writing hits the limit."""
     prefix = on_a_disk_of(len(content) // 2, tmp_path)
     shown = "shutil.disk_usage = lambda _: __import__('types').SimpleNamespace(free=1 << 40); "
     command = f"import shutil; {shown}{PROGRAM}"

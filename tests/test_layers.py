@@ -1,4 +1,4 @@
-"""Imports go one way between the rooms, and without a circle within them."""
+"""Imports go one way between the rooms, with no cycle inside them."""
 
 import ast
 import graphlib
@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.process import ROOT
 
-# What each room may import of ours, besides itself. A room is the longest of these names that a
-# module's own begins with.
+# Which of our rooms each room may import, besides itself. A module belongs to the room with the
+# longest of these names that is a prefix of its own.
 ROOMS = {
     "server.http": set(),
     "server.model.errors": set(),
@@ -28,7 +28,7 @@ ROOMS = {
     "server": {"server.api", "server.http", "server.model", "server.model.errors"}
     | {"server.model.files", "server.model.machine", "server.model.prompt"},
 }
-# Who may import what is not ours; the rest of PyPI is free.
+# The only modules that may import these packages; all other packages are unrestricted.
 ONLY = {
     "asyncio": {
         "server.__main__",

@@ -23,7 +23,7 @@ from tests.support.wire import parse_response, prompt_request, read_all, read_un
 
 
 def run(*arguments):
-    """A server that is expected to end by itself: (exit status, its last line)."""
+    """Run a server that is expected to exit by itself; returns (exit status, last line)."""
     result = subprocess.run(
         [sys.executable, "-m", "server", "--port", "0", *arguments],
         cwd=ROOT,
@@ -80,7 +80,7 @@ def test_wrong_model_file_is_exit_1_and_one_line(tmp_path, content, words):
 
 
 def test_model_that_only_ctransformers_can_refuse_is_exit_1(tmp_path, tiny_path):
-    """A file whose head is in order, but whose last tensors were cut off at their edge."""
+    """Use a file whose head is valid, but whose last tensors are cut off at their edge."""
     data = Path(tiny_path).read_bytes()
     cut = data.rindex(b"layers.1.feed_forward.w3.weight") - 20
     path = tmp_path / "cut.bin"
@@ -133,7 +133,7 @@ def test_signal_while_it_is_still_importing(tiny_path, number):
         stderr=subprocess.PIPE,
         text=True,
     )
-    # importtime tells of every module once it is there: uvloop comes early, lifecycle late.
+    # importtime reports each module once it is imported: uvloop comes early, lifecycle late.
     while "uvloop" not in process.stderr.readline():
         pass
     process.send_signal(number)
@@ -153,7 +153,7 @@ def test_new_connections_are_refused_while_it_shuts_down():
             server.close()
             wait_until(lambda: is_refused(server))
             engine.allow(10)
-            assert parse_response(read_all(speaking))[2] == b"word0 word1 "  # it ends in peace
+            assert parse_response(read_all(speaking))[2] == b"word0 word1 "  # it runs to its end
 
 
 def is_refused(server):
@@ -209,7 +209,7 @@ def test_shutdown_finishes_or_cancels_the_answer_and_refuses_the_queue(socrates)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="socket options of Linux")
 def test_accepted_sockets_inherit_the_watch_for_vanished_peers(tiny_path):
-    """Seen from outside, in the kernel's list of sockets: the keep-alive timer runs."""
+    """Check from outside, in the kernel's socket table, that the keep-alive timer runs."""
     with ServerProcess("--model", tiny_path, "--vanished-timeout", "9") as server:
         client = server.connect()
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -23,7 +23,7 @@ def tiny_path(tmp_path_factory):
 
 @pytest.fixture
 def many_files():
-    """Room for 2,000 sockets in this process, too."""
+    """Raise this process's own limit, to make room for 2,000 sockets."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
     yield
@@ -41,7 +41,7 @@ def test_2000_idle_connections_cost_under_20_mb(tiny_path, many_files):
         before = memory_kib(server.process)
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(server.connect()) for _ in range(2000)]
-            for client in clients:  # each has been served once, and then lies idle
+            for client in clients:  # each is served once, and then stays idle
                 client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
             for client in clients:
                 read_until(client, b"ok\n")
@@ -59,8 +59,8 @@ def test_running_out_of_file_descriptors_neither_spins_nor_kills(tiny_path):
                 stack.enter_context(server.connect())
             assert server.process.poll() is None
             spent = cpu_seconds(server.process)
-            # No time may pass in a test, so another process's work is the measure: this many
-            # connections to it would not be waited for by a loop that spins on accept.
+            # A test must not wait for a fixed time, so the measure is another process's work: a
+            # loop that spins on accept would burn CPU while these connections are opened.
             for _ in range(50):
                 stack.enter_context(server.connect())
             assert cpu_seconds(server.process) - spent < 1
@@ -80,7 +80,7 @@ def answers(server):
 
 
 def test_vanished_peers_are_watched_for():
-    """What the kernel will do is told by the accepted socket's own options."""
+    """Read what the kernel will do from the accepted socket's own options."""
     with InProcessServer(FakeEngine(), vanished_timeout=12.0) as server, server.connect() as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         read_until(client, b"ok\n")

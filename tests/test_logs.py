@@ -1,4 +1,4 @@
-"""The log: one line a request, as text or JSON, and nothing of what people say."""
+"""The log: one line per request, as text or JSON, and not a word of what people say."""
 
 import io
 import json
@@ -18,7 +18,7 @@ RECORD = Record("GET", "/x", 200, 12, 0.0034, {"tokens": 5, "tokens_per_s": None
 
 
 def write(log_format, *records):
-    """The lines that a log writes of `records`, and how often it asked for a turn."""
+    """Log `records`; returns the lines written, and how often the log asked for a loop turn."""
     stream, turns = io.StringIO(), []
     log = logs.RequestLog(stream, log_format, turns.append)
     for record in records:

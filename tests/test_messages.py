@@ -1,4 +1,4 @@
-"""JSON requests: what is a talk, what is refused, and in which words."""
+"""JSON requests: which are conversations, which are refused, and with which message."""
 
 import json
 
@@ -115,7 +115,7 @@ FIELDS = [
     ({"temperature": 2}, "temperature", 2.0),
     ({"top_p": 0.5}, "top_p", 0.5),
     ({"seed": 1}, "seed", 1),
-    ({"seed": -1}, "seed", 2**64 - 1),  # Python's generator would take -1 for 1
+    ({"seed": -1}, "seed", 2**64 - 1),  # Python's generator treats -1 as 1
     ({"stop": "x"}, "stop", ("x",)),
     ({"stop": ["x", "yz"]}, "stop", ("x", "yz")),
     ({"stop": None}, "stop", ()),

@@ -20,7 +20,7 @@ def server():
 
 
 def scrape(server):
-    """Values by (name, labels)."""
+    """Return the values by (name, labels)."""
     status, head, body = server.request("GET", "/metrics")
     assert status == 200
     assert "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n" in head

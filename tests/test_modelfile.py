@@ -1,4 +1,4 @@
-"""Wrong model files: each ends in one sentence that says what is wrong with it."""
+"""Invalid model files: each is refused with one sentence that says what is wrong."""
 
 import os
 import struct
@@ -126,7 +126,7 @@ def test_other_ggjt_version(tmp_path):
     assert "'ggjt' version 2" in refuse(tmp_path, data)
 
 
-# The seven hyper-parameters stand behind magic and version.
+# The seven hyper-parameters follow magic and version.
 @pytest.mark.parametrize(
     ("index", "number"), [(1, 0), (2, 0), (3, 0), (3, 3), (4, 0), (5, 0), (5, 3), (5, 0x7FFFFFFF)]
 )

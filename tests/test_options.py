@@ -1,4 +1,4 @@
-"""Options from flags and variables, and what a bad one says."""
+"""Options from flags and variables, and the error for a bad one."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Pieces cross from one thread to another: none is lost, and one wake-up serves all that wait."""
+"""Pieces cross from one thread to another: none is lost, and one wake-up delivers them all."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""The parser, by a table of cases: each is replayed whole, in halves and byte by byte."""
+"""The parser against a table of cases, each replayed whole, in halves and byte by byte."""
 
 import pytest
 
@@ -23,7 +23,7 @@ HOST = b"Host: a\r\n"
 
 
 def parse(parts):
-    """What a parser makes of `parts`: a list of (head, body), ended by an error if any."""
+    """Parse `parts`; returns a list of (head, body), ended by the error if there is one."""
     parser, results, head = RequestParser(LIMITS), [], None
     for part in parts:
         parser.receive(part)

@@ -126,7 +126,7 @@ def test_oldest_turns_are_left_out_and_the_persona_stays():
 
 
 def test_what_is_left_out_grows_in_steps():
-    """So that most questions go on where the one before ended."""
+    """Most questions must continue the prefix of the one before."""
     first = []
     for count in range(10, 30):
         _, asked = talk(Conversation("Q", turns(count)), most=400)
@@ -258,7 +258,7 @@ OPENED = Persona(
 
 
 def ask(question, *before, system=None):
-    """The text of the prompt, and that of its fixed first words, after some earlier answers."""
+    """Return the texts of the prompt and of its fixed first words, after earlier answers."""
     ids = {Control.BOS: BOS, Control.EOS: EOS}
     writer = PromptWriter(OPENED, TEMPLATES["chatml"], Letters(), ids)
     before_it = tuple(Turn("Q", answer) for answer in before)

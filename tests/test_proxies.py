@@ -20,7 +20,7 @@ from tests.support.waiting import PATIENCE_S, wait_until
 
 PROMPTS = 60
 STORY = "Tell me a long story about the sea, with many words."
-# More than the model has room for, so that it is forgotten; but a proxy has to hold it.
+# More than fits into the context, so it is dropped there; but a proxy has to buffer it.
 LONG_TALK = [
     {"role": "user", "content": "What is the sea?"},
     {"role": "assistant", "content": "water " * 9000},
@@ -33,7 +33,7 @@ class Farm(NamedTuple):
     servers: list[ServerProcess]
     port: int  # the proxy's
     lines: list[str]  # of its log
-    metrics: int  # the port they are on
+    metrics: int  # the port of HAProxy's own
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def own_farm(socrates):
 
 
 def person(port, address):
-    """A connection from an address of its own, for a with statement."""
+    """Return a connection from its own address, for a with statement."""
     return closing(
         http.client.HTTPConnection(
             "127.0.0.1", port, timeout=PATIENCE_S, source_address=(address, 0)
@@ -83,12 +83,12 @@ def frozen(server):
 
 
 def talk(question):
-    """As large a body as the page sends."""
+    """Return as large a body as the page sends."""
     return json.dumps({"messages": [*LONG_TALK, {"role": "user", "content": question}]})
 
 
 def request(port, method, path, body=None, client="127.0.0.1", headers=()):
-    """(status, body); raises IncompleteRead for an answer that broke off."""
+    """Return (status, body); raises IncompleteRead for an answer that broke off."""
     with person(port, client) as connection:
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
@@ -96,7 +96,7 @@ def request(port, method, path, body=None, client="127.0.0.1", headers=()):
 
 
 def ask(port, number, max_tokens):
-    """One prompt, from an address of its own, as if from another person."""
+    """Send one prompt from its own address, as another person would."""
     path = f"/prompt?max_tokens={max_tokens}&seed={number}&ignore_eos=true"
     client = f"127.0.1.{number + 1}"
     try:
@@ -106,7 +106,7 @@ def ask(port, number, max_tokens):
 
 
 def ask_all(port, count, max_tokens):
-    """All at once."""
+    """Send `count` prompts at once."""
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(lambda number: ask(port, number, max_tokens), range(count)))
 
@@ -177,11 +177,11 @@ def test_client_that_leaves_the_proxys_queue_never_reaches_a_model(shared_farm):
             client.request("POST", path, STORY)
             wait_until(lambda n=number: sum(map(held, servers)) == n + 1)
         for server in servers:
-            stack.enter_context(frozen(server))  # so that none ends and calls the seventh in
+            stack.enter_context(frozen(server))  # so that none finishes and admits the seventh
         with person(port, "127.0.2.7") as client:
             client.request("POST", path, talk(STORY), JSON)  # header and body in two segments
             wait_until(lambda: queued_in_proxy(metrics) == 1)
-        # HAProxy's manual, section 8.2.3: <NOSRV> if it never got to a server.
+        # HAProxy's manual, section 8.2.3: <NOSRV> if it never reached a server.
         line = wait_until(lambda: next((x for x in lines if "127.0.2.7:" in x), None))
         assert "models/<NOSRV>" in line
     wait_until_idle(servers)
@@ -224,7 +224,10 @@ def test_one_person_has_three_prompts_at_a_time(shared_farm):
 
 @contextmanager
 def asked_while_busy(servers, port):
-    """24 prompts; inside, the first server speaks one and holds another. Behind it, `answers`."""
+    """Send 24 prompts; in the block, the first server decodes one and queues another.
+
+    The list `answers` is complete after the block.
+    """
     answers = []
     asking = threading.Thread(target=lambda: answers.extend(ask_all(port, 24, max_tokens=40)))
     asking.start()
@@ -258,7 +261,7 @@ def test_drained_server_loses_nothing(own_farm):
 
 @pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])
 def behind_proxy(request, tmp_path):
-    """A server whose words come when they are allowed, and the port of the proxy before it."""
+    """A server whose words the test releases, and the port of the proxy in front of it."""
     proxy = request.param
     require(find(proxy.__name__), proxy.__name__)
     engine = FakeEngine(gated=True)

@@ -1,4 +1,4 @@
-"""Every path, method and status, over real sockets, with a fake engine behind."""
+"""Every path, method and status, over real sockets, with a fake engine."""
 
 import json
 import socket
@@ -380,7 +380,7 @@ def test_keep_alive_serves_many_requests(server):
 
 
 def test_refused_upload_still_gets_its_answer(server):
-    """The body is large and nobody reads it: the answer must not be lost to a reset."""
+    """Send a large body that nobody reads: the answer must not be lost to a reset."""
     with server.connect() as client:
         head = b"POST /prompt HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n"
         client.sendall(head + b"x" * 300_000)

@@ -1,4 +1,4 @@
-"""Sampling against plain definitions of the same things."""
+"""Sampling compared with naive implementations of the same definitions."""
 
 import random
 

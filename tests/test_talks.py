@@ -1,4 +1,4 @@
-"""The talks that the default model learns from: their form, and that nothing measured is in them."""
+"""The talks that the default model is trained on: their form, and no overlap with bench."""
 
 import re
 import tomllib

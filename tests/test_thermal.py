@@ -1,4 +1,4 @@
-"""The thermal governor before a simulated machine, in simulated time.
+"""The thermal governor on a simulated machine, in simulated time.
 
 A sensor with noise and steps, a die on a heat sink, a small model and a large one.
 """
@@ -20,7 +20,7 @@ LARGE = 1.4  # a pause after one token takes seconds
 
 @dataclass
 class Machine:
-    """Two heat capacities in a row, and power that grows with the threads at work."""
+    """Two heat capacities in series, and power that grows with the number of busy threads."""
 
     ambient_c: float = 25.0
     idle_w: float = 2.5
@@ -38,7 +38,7 @@ class Machine:
 
 @dataclass
 class Run:
-    """A model that speaks without end on a machine, governed or not."""
+    """A model that decodes without end on a machine, governed or not."""
 
     speed: float  # tokens/s without pauses
     cooling: object = None
@@ -84,7 +84,7 @@ class Run:
             self.machine.run(seconds, self.machine.idle_w + threads * self.machine.thread_w)
             self.now += seconds
 
-    # A Pi's sensor moves in steps of some half a degree.
+    # A Pi's sensor moves in steps of about half a degree.
     def _sensor(self):
         return round((self.machine.die + self.noise.gauss(0, 0.3)) / 0.55) * 0.55
 

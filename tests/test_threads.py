@@ -1,4 +1,4 @@
-"""The governor on simulated machines: no clock, no CPU, only costs by world and count."""
+"""The governor on simulated machines: no clock, no CPU, only costs by load and thread count."""
 
 import random
 
@@ -6,8 +6,8 @@ import pytest
 
 from server.model.machine.threads import FixedThreads, ThreadGovernor
 
-# Seconds a token by threads. The first table was measured (2 cores, SmolLM2); in the other,
-# four cores as on a Pi, what does not fit is as bad as it was seen to be.
+# Seconds per token by thread count. The first table was measured (2 cores, SmolLM2); in the
+# second, four cores as on a Pi, counts that do not fit are as slow as they were seen to be.
 TWO_CORES = {
     "idle": {1: 1 / 91, 2: 1 / 120},
     "one core burning": {1: 1 / 76, 2: 1 / 20},
@@ -26,7 +26,7 @@ PERIOD_S = 0.1
 
 
 class Machine:
-    """Answers what an evaluation costs now; `is_telling` its CPU accounts, as Linux does."""
+    """Simulates the cost of an evaluation; if `is_telling`, CPU accounting, too, as on Linux."""
 
     def __init__(self, worlds, world, is_telling=True, seed=0):
         self.worlds, self.world, self.is_telling = worlds, world, is_telling
@@ -56,7 +56,7 @@ class Machine:
         return fast + (PERIOD_S * (1 - fast / mean) if is_last else 0)
 
     def speak(self, tokens):
-        """Seconds that `tokens` took."""
+        """Decode `tokens`; returns the seconds they took."""
         before = self.spent
         for _ in range(tokens):
             if self.is_telling and self.spent - self.told_at > 0.1:
@@ -72,7 +72,7 @@ class Machine:
         return self.spent - before
 
     def fixed(self, tokens):
-        """Seconds that the best fixed count would have taken."""
+        """Return the seconds that the best fixed count would have taken."""
         totals = []
         for threads in range(1, self.usable + 1):
             other = Machine(self.worlds, self.world, seed=1)
@@ -92,7 +92,7 @@ def test_answer_is_as_fast_as_by_the_best_fixed_count(worlds, world, is_telling)
     ratios = []
     for seed in range(20):
         machine = Machine(worlds, world, is_telling, seed)
-        machine.speak(40)  # it has spoken before, in the same world
+        machine.speak(40)  # it has decoded before, under the same load
         ratios.append(machine.fixed(200) / machine.speak(200))
     assert sum(ratios) / len(ratios) >= 0.9
 

@@ -1,4 +1,4 @@
-"""Text to token ids and ids to bytes, with both tokenizers and their traps."""
+"""Text to token ids and ids to bytes, with both tokenizers and their pitfalls."""
 
 import random
 
@@ -59,7 +59,7 @@ def test_a_file_that_is_no_tokenizer_is_one_sentence(tmp_path, content):
 
 
 class FakeLibrary:
-    """ctransformers' tokenizer, which writes a token a byte into the caller's buffer."""
+    """ctransformers' tokenizer, which writes one token per byte into the caller's buffer."""
 
     def __init__(self, missing=()):
         self.vocabulary = [b"", b"<s>", b"</s>"]

@@ -28,7 +28,7 @@ def ip(*arguments):
 
 @contextmanager
 def cable():
-    """A namespace that is joined to ours: its name, and what cuts the cable unnoticed."""
+    """A namespace linked to ours; yields its name, and a function that cuts the link silently."""
     name, ours, theirs = (f"t{os.getpid()}{end}"[-15:] for end in "nab")
     try:
         ip("netns", "add", name)

@@ -28,7 +28,7 @@ SAMPLING = Sampling(max_tokens=1000)
 
 @contextlib.asynccontextmanager
 async def ready_worker(gated=True, limit=16):
-    """A worker whose engine is loaded, and the engine; closed at the end."""
+    """Yield a worker whose engine is loaded, and the engine; close the worker at the end."""
     engine = FakeEngine(gated)
     worker = Worker(lambda *_: engine, limit, limit)
     async with asyncio.timeout(PATIENCE_S):

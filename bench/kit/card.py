@@ -1,4 +1,4 @@
-"""The machine card: what a figure was measured on, without which it says nothing."""
+"""The machine card: what a figure was measured on, without which it means nothing."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def machine_card(model: Path | None) -> dict[str, object]:
-    """Facts about machine, software and model; None for what cannot be found out."""
+    """Return facts about machine, software and model; None where unknown."""
     millicelsius = _read("/sys/class/thermal/thermal_zone0/temp")
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -32,7 +32,7 @@ def machine_card(model: Path | None) -> dict[str, object]:
     }
 
 
-# A Raspberry Pi's name is in both files, but a container is not shown the first.
+# A Raspberry Pi's name is in both files, but a container does not see the first.
 def _cpu_model(root: Path = Path("/proc")) -> str | None:
     if board := _read(root / "device-tree" / "model"):
         return board.rstrip("\0")
@@ -41,8 +41,8 @@ def _cpu_model(root: Path = Path("/proc")) -> str | None:
     return found.get("Model") or found.get("model name")
 
 
-# A Raspberry Pi's firmware: 0x0 if it has never been throttled or short of voltage. The
-# kernel's driver shows it as a file, too, which a container sees without the Pi's own tools.
+# From a Raspberry Pi's firmware: 0x0 if it has never been throttled or undervolted. The kernel's
+# driver shows it as a file, too, which a container can read without the Pi's own tools.
 def _throttled(devices: Path = Path("/sys/devices/platform")) -> str | None:
     for file in devices.glob("*/*firmware/get_throttled"):
         if bits := _read(file):

@@ -1,4 +1,4 @@
-"""A bare client: sends prompts, times the pieces, leaves, and looks at the server's memory."""
+"""A bare client: sends prompts, times the pieces, leaves, and reads the server's memory."""
 
 import json
 import re
@@ -33,9 +33,9 @@ class Timing:
 
     @property
     def tokens_per_second(self) -> float:
-        """Evaluations a second between the first piece and the end.
+        """Evaluations per second between the first piece and the end.
 
-        One fewer than tokens, unless the model was evaluated once more and chose to end.
+        There is one fewer than tokens, unless the model was evaluated once more and chose to end.
         """
         return (self.tokens - self.is_cut) / self.decode_s
 
@@ -60,7 +60,7 @@ def post(address: Address, target: str, text: str, kind: str = "text/plain") -> 
 
 
 def read_response(client: socket.socket) -> tuple[bytes, float, float]:
-    """Read to the end: the bytes, and when the body began and ended."""
+    """Read to the end; returns the bytes, and when the body began and ended."""
     data, first, last = b"", 0.0, 0.0
     while part := client.recv(65536):
         data += part
@@ -109,10 +109,10 @@ def get_json(address: Address, target: str) -> Any:
 
 
 def field(data: bytes, pattern: str) -> str:
-    """What the pattern's group finds in a line of a response's head or trailers.
+    """Return what the pattern's group matches in a line of a response's head or trailers.
 
     Raises:
-        SystemExit: if it finds nothing.
+        SystemExit: if nothing matches.
     """
     match = re.search(rb"\r\n" + pattern.encode(), data)
     if match is None:
@@ -121,7 +121,7 @@ def field(data: bytes, pattern: str) -> str:
 
 
 def chunked_text(data: bytes) -> str:
-    """The body of a response in chunks."""
+    """Return the body of a chunked response."""
     text, remaining = b"", data.partition(b"\r\n\r\n")[2]
     while size := int(remaining.partition(b"\r\n")[0], 16):
         start = remaining.index(b"\r\n") + 2
@@ -131,7 +131,7 @@ def chunked_text(data: bytes) -> str:
 
 
 def memory_bytes(pid: int, what: str) -> int:
-    """What Linux says of the process: VmRSS, or its parts RssAnon and RssFile."""
+    """Return the memory that Linux reports: VmRSS, or its parts RssAnon and RssFile."""
     match = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert match is not None, "Linux reports them all"
     return int(match[1]) * 1024

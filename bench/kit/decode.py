@@ -20,7 +20,7 @@ def prompt_tokens(engine: Engine, question: str) -> Sequence[int]:
 
 
 def decode_speed(engine: Engine, count: int, question: str = "What is virtue?") -> float:
-    """Tokens a second of `count` evaluations, one token each, after a question."""
+    """Return the tokens/s of `count` evaluations, one token each, after a question."""
     prompt = prompt_tokens(engine, question)
     engine.prefill(prompt, threading.Event(), Progress())
     started = time.perf_counter()
@@ -30,7 +30,7 @@ def decode_speed(engine: Engine, count: int, question: str = "What is virtue?") 
 
 
 def prefill_seconds(engine: Engine, question: str, cached: int) -> float:
-    """Seconds for the prompt without its first `cached` tokens, in batches as large as allowed."""
+    """Return the seconds to prefill all but the first `cached` tokens, in the largest batches."""
     prompt = prompt_tokens(engine, question)
     engine.prefill(prompt[:cached], threading.Event(), Progress())
     started = time.perf_counter()

@@ -20,16 +20,16 @@ def read_options(
     """Read the command line: a number for each default, and --short.
 
     Args:
-        doc: the script's own; its first line describes it.
+        doc: the script's docstring; its first line describes it.
         short: what --short sets; None if there is no such option.
-        **defaults: of the numbers, by name.
+        **defaults: the default of each number, by name.
     """
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     for name, value in defaults.items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default: {value}")
     if short is not None:
         values = ", ".join(f"{value} {name}" for name, value in short.items())
-        parser.add_argument("--short", action="store_true", help=values or "as without it")
+        parser.add_argument("--short", action="store_true", help=values or "same as without it")
     options = parser.parse_args()
     if short and options.short:
         vars(options).update(short)

@@ -1,4 +1,4 @@
-"""Servers to measure: any in a process of its own, or ours on a thread of this one."""
+"""Servers to measure: any in its own process, or ours on a thread of this process."""
 
 import asyncio
 import socket
@@ -39,7 +39,7 @@ def wait_until(condition: Callable[[], object], what: str, poll_s: float = 0.000
     deadline = time.perf_counter() + _PATIENCE_S
     while not condition():
         if time.perf_counter() > deadline:
-            raise SystemExit(f"error: waited {_PATIENCE_S} s in vain for {what}")
+            raise SystemExit(f"error: timed out after {_PATIENCE_S} s waiting for {what}")
         time.sleep(poll_s)
     return time.perf_counter()
 
@@ -48,13 +48,13 @@ def wait_until(condition: Callable[[], object], what: str, poll_s: float = 0.000
 def running(
     command: Sequence[str], address: Address, path: str = "/readyz", stderr: int | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run `command` until the block ends, which begins when `path` at `address` answers.
+    """Run `command` during the block, which starts once `path` at `address` answers.
 
     Args:
         command: the program and its arguments.
         address: where it will listen.
         path: what a ready server answers.
-        stderr: where its log goes, as `subprocess` takes it; None for ours.
+        stderr: where its log goes, as `subprocess` takes it; None shares ours.
 
     Raises:
         SystemExit: if it does not start.
@@ -75,7 +75,7 @@ def wait_for(process: "subprocess.Popen[bytes]", address: Address, path: str) ->
     """Wait until `path` answers; returns the time by `time.perf_counter`.
 
     Raises:
-        SystemExit: if the process ends before.
+        SystemExit: if the process ends first.
     """
 
     def answers() -> bool:
@@ -83,7 +83,7 @@ def wait_for(process: "subprocess.Popen[bytes]", address: Address, path: str) ->
             raise SystemExit("error: the server did not start: run it by hand to see why")
         try:
             urlopen(f"http://{address[0]}:{address[1]}{path}").close()
-        except OSError as error:  # not listening yet, or 503; a rival may know no GET
+        except OSError as error:  # not listening yet, or 503; a rival may not support GET
             return getattr(error, "code", 503) < 500
         return True
 
@@ -92,13 +92,13 @@ def wait_for(process: "subprocess.Popen[bytes]", address: Address, path: str) ->
 
 @contextmanager
 def running_server(*arguments: str, stderr: int | None = None) -> Iterator[tuple[int, Address]]:
-    """Our own server, ready, on a free port: its process id and its address.
+    """Run our own server on a free port; yields its process id and address once it is ready.
 
     Raises:
         SystemExit: if it does not start.
     """
     address = ("127.0.0.1", free_port())
-    # A log of requests would cost time, and go to a terminal that is slow.
+    # Logging requests would cost time, and the terminal is slow.
     command = [sys.executable, "-m", "server", "--port", str(address[1]), "--log-level", "warning"]
     command += ["--per-client", str(NO_LIMIT), *arguments]
     with running(command, address, stderr=stderr) as process:
@@ -111,7 +111,7 @@ class ServerThread:
     def __init__(self, options: Options, load: LoadEngine, name: str) -> None:
         self.server: Server
         self.loop: asyncio.AbstractEventLoop
-        self.is_thread_free: bool | None = None  # what `Server.close` said
+        self.is_thread_free: bool | None = None  # what `Server.close` returned
         self._arguments = (options, load, name)
         self._is_open = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

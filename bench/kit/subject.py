@@ -23,7 +23,7 @@ def measured_model() -> Path:
 
 
 def measured_settings(options: Options) -> EngineSettings:
-    """What a server with these options loads its engine with; raises SystemExit if it cannot."""
+    """Return the engine settings for these options; raises SystemExit if they cannot be used."""
     try:
         return engine_settings(options)
     except (ModelFileError, StartError) as error:

@@ -34,11 +34,11 @@ const reconnector = new Reconnector(fetchHere, {
     find("version", HTMLElement).textContent = `Version ${status.version}, ${status.model}.`;
   },
 });
-const notices = { lost: "", complaint: "" }; // the former comes first
+const notices = { lost: "", complaint: "" }; // `lost` takes precedence
 /** @type {AbortController | null} */
-let running = null; // of the answer under way
+let running = null; // aborts the answer under way
 /** @type {(() => void) | null} */
-let retryWithKey = null; // asks again what was refused for want of a key
+let retryWithKey = null; // repeats the question that was refused for lack of a key
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -65,10 +65,10 @@ input.addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.isComposing) return;
   running?.abort();
-  speaker.stop(); // a voice takes longer than the text
+  speaker.stop(); // speech ends later than the text
 });
 
-// The second click of a double one on Send meets Stop in the same place.
+// The second click of a double click on Send lands on Stop, which takes its place.
 stop.addEventListener("click", (event) => {
   if (event.detail < 2) running?.abort();
 });
@@ -111,7 +111,7 @@ function begin(prompt) {
 }
 
 /**
- * Called within the tap or key press: iOS lets a page speak only after that.
+ * Ask and show the answer. Call it within a tap or key press: iOS lets a page speak only then.
  *
  * @param {string} prompt
  */
@@ -147,7 +147,7 @@ async function answer(prompt) {
     waiting.end();
     explain(error, signal, bubble, prompt);
   } finally {
-    announcer.textContent = bubble.text; // once and whole, for those who listen
+    announcer.textContent = bubble.text; // once and whole, for screen readers
     running = null;
     setBusy(false);
   }
@@ -163,7 +163,7 @@ function explain(error, signal, bubble, prompt) {
   if (signal.aborted) {
     speaker.stop();
     bubble.end("Stopped.");
-    conversation.add(prompt, bubble.text); // it was read; one that broke off is asked again
+    conversation.add(prompt, bubble.text); // the user has seen it; a broken answer is retried
     return;
   }
   const retry = () => {
@@ -197,7 +197,7 @@ function askForKey(retry) {
 }
 
 /**
- * Written only when it changes: a screen reader would read it again.
+ * Update the notice only when it changes: otherwise a screen reader would read it again.
  *
  * @param {Partial<typeof notices>} news
  */

@@ -1,4 +1,4 @@
-// The bubbles of the conversation. Whatever was said is put there as text, never as markup.
+// The bubbles of the conversation. Everything said is inserted as text, never as markup.
 
 const NEAR_END_PX = 40;
 const RETRY = "retry";
@@ -14,12 +14,12 @@ export function addAnswer(chat) {
   return new Answer(chat);
 }
 
-/** Failed questions can no longer be asked again. @param {HTMLElement} chat */
+/** Remove the Retry buttons of failed questions. @param {HTMLElement} chat */
 export function dropRetries(chat) {
   for (const button of chat.querySelectorAll(`.${RETRY}`)) button.remove();
 }
 
-/** One answer: its text as it comes, and then how it ended. */
+/** One answer: its text as it arrives, and then how it ended. */
 export class Answer {
   #chat;
   #bubble = make("article", "bubble socrates");
@@ -39,7 +39,7 @@ export class Answer {
     return this.#text.textContent ?? "";
   }
 
-  /** Say quietly why nothing is said yet. @param {string} words */
+  /** Show quietly why there is no text yet. @param {string} words */
   wait(words) {
     this.#foot.textContent = words;
   }
@@ -50,7 +50,7 @@ export class Answer {
   }
 
   /**
-   * It ended: say how, if not as it should, and offer to `retry` if that may help.
+   * Mark the answer as ended: say how, unless it is complete, and offer `retry` if it may help.
    *
    * @param {string} words
    * @param {() => void} [retry]
@@ -59,7 +59,7 @@ export class Answer {
     this.#follow(() => this.#showEnd(words, retry));
   }
 
-  // The view follows a change only while the reader is at its end.
+  // Scrolls with a change only while the reader is at the end.
   /** @param {() => void} change */
   #follow(change) {
     const { scrollHeight, scrollTop, clientHeight } = this.#chat;

@@ -1,6 +1,6 @@
-// What has been said on this page, as far as the next question carries it to the server. Pure.
+// The conversation on this page, as far as the next question sends it to the server. Pure.
 
-// As JSON: more than 4,096 tokens take, and with a question it still fits a proxy's buffer of 64 KiB.
+// Of JSON: more than 4,096 tokens need; with a question it still fits a proxy's 64 KiB buffer.
 const MOST_BYTES = 40_000;
 
 /** @typedef {{question: string, answer: string}} Turn */
@@ -18,7 +18,7 @@ export class Conversation {
   #turns = [];
   #isKept = true;
 
-  /** @param {boolean} isKept if not, everything is forgotten and nothing is kept */
+  /** @param {boolean} isKept if false, all turns are forgotten and no more are kept */
   set isKept(isKept) {
     this.#isKept = isKept;
     if (!isKept) this.#turns = [];
@@ -43,8 +43,8 @@ export class Conversation {
     return { type: "application/json", body: JSON.stringify({ messages }) };
   }
 
-  // Half of it at once: a changed beginning makes the model read the whole conversation again,
-  // and that must not happen with every question.
+  // Drops half at once: a changed beginning makes the model re-read the whole conversation, which
+  // must not happen with every question.
   #forget() {
     let bytes = this.#turns.reduce((sum, turn) => sum + bytesOf(turn), 0);
     if (bytes <= MOST_BYTES) return;

@@ -1,6 +1,6 @@
 // The text field: its height, and how much fits.
 
-const MOST_BYTES = 16 * 1024; // the server's default limit of a body
+const MOST_BYTES = 16 * 1024; // the server's default limit for a body
 
 /**
  * @param {string} prompt

@@ -1,10 +1,10 @@
-// Watches the server: reports when it is lost, and when it is back. `fetch` is handed in.
+// Watches the server: reports when it is lost, and when it is back. `fetch` is passed in.
 
 import { readStatus } from "./status.js";
 
 const POLL_MS = 1500;
 
-/** Quiet while all is well: it asks only when told to, and then until the server answers. */
+/** Polls the server only on request, and then until it answers. */
 export class Reconnector {
   #fetch;
   #onLost;
@@ -23,7 +23,7 @@ export class Reconnector {
     this.#onBack = onBack;
   }
 
-  /** The browser itself reports that there is no network. */
+  /** Report the server as lost, since the browser has no network, and poll until it answers. */
   lose() {
     this.#onLost();
     this.check();

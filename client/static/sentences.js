@@ -1,4 +1,4 @@
-// Text that comes in pieces -> complete sentences. Pure.
+// Splits text that arrives in pieces into complete sentences. Pure.
 
 // Intl.Segmenter ends a sentence after these; a person does not.
 const ABBREVIATION = /(?:^|[\s("])(?:Mr|Mrs|Ms|Dr|St|Prof|vs|etc|e\.g|i\.e)\.\s*$/;
@@ -17,7 +17,7 @@ export class SentenceSplitter {
   push(text) {
     this.#remaining += text;
     const sentences = this.#split();
-    // The last one may go on.
+    // The last one may continue.
     this.#remaining = sentences.pop() ?? "";
     return clean(sentences);
   }

@@ -1,8 +1,8 @@
-// Speaks sentences in order. The browser's speech objects are handed in; where there are
+// Speaks sentences in order. The browser's speech objects are passed in; where there are
 // none, every call does nothing.
 
 /**
- * The voice Socrates should have: the Greek Nestoras, else any Greek one, else the default.
+ * Choose Socrates' voice: the Greek Nestoras, else any Greek one, else the default.
  *
  * @template {{name: string, lang: string}} Voice
  * @param {Voice[]} voices
@@ -28,14 +28,14 @@ export class Speaker {
     this.#Utterance = Utterance;
   }
 
-  /** To be called within a tap or key press: iOS lets a page speak only after that. */
+  /** Unlock speech. Call it within a tap or key press: iOS lets a page speak only then. */
   prime() {
     this.#speak("");
   }
 
   /** @param {string} sentence */
   say(sentence) {
-    // Asterisks and the like are for eyes: *laughs* is said as laughs.
+    // Asterisks and the like are not spoken: *laughs* is said as laughs.
     if (!this.#muted) this.#speak(sentence.replace(/[*_#`~]+/g, ""));
   }
 
@@ -52,7 +52,7 @@ export class Speaker {
     this.#synthesis.speak(utterance);
   }
 
-  /** Silence at once, and forget what was still to be said. */
+  /** Fall silent at once, and drop the sentences still queued. */
   stop() {
     this.#synthesis?.cancel();
   }

@@ -1,4 +1,4 @@
-// What the server reports about itself. `fetch` is handed in.
+// What the server reports about itself. `fetch` is passed in.
 
 /**
  * @typedef {object} Status
@@ -8,7 +8,7 @@
  * @property {boolean} busy
  * @property {number} waiting
  * @property {{share: number} | null} loading
- * @property {Record<string, number>} prompts ended ones, by how they ended
+ * @property {Record<string, number>} prompts counts of ended prompts, by how they ended
  */
 
 /**

@@ -5,7 +5,7 @@ export function remember(name, value) {
   try {
     localStorage.setItem(name, value);
   } catch {
-    // Denied by the browser's settings: it is not remembered, then.
+    // Denied by the browser's settings: the value is not remembered.
   }
 }
 

@@ -1,5 +1,5 @@
 // One question to the server and its answer, piece by piece. Knows nothing of the page:
-// `fetch` is handed in, so that tests can stand in for the network.
+// `fetch` is passed in, so that tests can replace the network.
 
 /** The server answered, but with a refusal; `message` is its sentence for a person. */
 export class Refusal extends Error {
@@ -14,7 +14,7 @@ export class Refusal extends Error {
 export class BrokenAnswer extends Error {}
 
 /**
- * Ask, and hand on the text as it comes. Resolves when the answer is complete.
+ * Ask, and pass on the text as it arrives. Resolves when the answer is complete.
  *
  * @param {{type: string, body: string}} request what Conversation makes of a question
  * @param {object} options

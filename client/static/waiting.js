@@ -1,4 +1,4 @@
-// What to show a person who waits for the first word. `fetch` is handed in.
+// What to show a user who waits for the first word. `fetch` is passed in.
 
 import { readStatus } from "./status.js";
 
@@ -35,7 +35,7 @@ function countEnded({ prompts }) {
   return Object.values(prompts).reduce((sum, count) => sum + count, 0);
 }
 
-/** Asks /status now and then, until the first word comes. */
+/** Polls /status until the first word arrives. */
 export class Waiting {
   #fetch;
   #show;
@@ -54,14 +54,14 @@ export class Waiting {
     this.#show = show;
   }
 
-  /** To be awaited before the question is sent: finds out who is before it. */
+  /** Find out how many are ahead. Await this before sending the question. */
   async begin() {
     this.#show("…");
     this.#before = await readStatus(this.#fetch);
     this.#schedule();
   }
 
-  /** The first word came, or none will. */
+  /** Stop polling: the first word came, or none will. */
   end() {
     if (this.#isOver) return;
     this.#isOver = true;

@@ -1,4 +1,4 @@
-// What of the conversation the next question carries to the server.
+// How much of the conversation the next question sends to the server.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -15,7 +15,7 @@ test("the first question goes alone, as plain text", () => {
   });
 });
 
-test("later ones bring what was said before, as JSON", () => {
+test("later ones send what was said before, as JSON", () => {
   const conversation = new Conversation();
   conversation.add("Q1", " A1 ");
   conversation.add("Q2", "A2");
@@ -30,7 +30,7 @@ test("what was never answered is not remembered", () => {
   assert.equal(conversation.request("Q2").body, "Q2");
 });
 
-test("turned off, all is forgotten and nothing is kept", () => {
+test("turning memory off forgets everything and keeps nothing", () => {
   const conversation = new Conversation();
   conversation.add("Q1", "A1");
   conversation.isKept = false;

@@ -5,7 +5,7 @@ import test from "node:test";
 
 import { Reconnector } from "../../client/static/reconnect.js";
 
-test("it is told as lost until it answers, and is looked for by one at a time", async (context) => {
+test("the server is reported lost until it answers, with one poll at a time", async (context) => {
   context.mock.timers.enable({ apis: ["setTimeout"] });
   const events = [];
   let isUp = false;
@@ -32,7 +32,7 @@ test("it is told as lost until it answers, and is looked for by one at a time", 
   assert.equal(asked, 2);
 });
 
-test("what the browser knows is told at once", async () => {
+test("a loss that the browser notices is reported at once", async () => {
   const events = [];
   const fetch = async () => ({ json: async () => ({}) });
   const reconnector = new Reconnector(fetch, {

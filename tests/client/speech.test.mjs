@@ -70,7 +70,7 @@ test("emotes are said without their asterisks", () => {
   assert.deepEqual(speech.said, [["laughs Is that so?", undefined]]);
 });
 
-test("Android's way to write a language is understood", () => {
+test("Android's way of writing a language code is understood", () => {
   const voice = { name: "Greek", lang: "el_GR" };
   assert.equal(chooseVoice([DANIEL, voice]), voice);
 });

@@ -1,4 +1,4 @@
-// The stream: text whole, refusals, breaks and aborts told apart. No network.
+// The stream: whole characters; refusals, broken answers and aborts kept apart. No network.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -54,7 +54,7 @@ test("the prompt is sent as plain text", async () => {
   assert.deepEqual(texts, ["yes"]);
 });
 
-test("a key is shown if there is one", async () => {
+test("a key is sent if there is one", async () => {
   let sent;
   const signal = new AbortController().signal;
   const { done } = askWith(

@@ -1,4 +1,4 @@
-// What a waiting person is told.
+// What a waiting user is shown.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -22,8 +22,8 @@ const CASES = [
     status(2, true, 7),
     "2 questions are before yours…",
   ],
-  ["others came behind", status(9, true, 5), status(1, true, 5), "2 questions are before yours…"],
-  ["more ended than stood before", status(5, true, 9), status(1, true, 2), "Socrates is thinking…"],
+  ["others came later", status(9, true, 5), status(1, true, 5), "2 questions are before yours…"],
+  ["more ended than were ahead", status(5, true, 9), status(1, true, 2), "Socrates is thinking…"],
   ["loading", status(1, false, 0, "loading"), status(0, false), "The model is still loading…"],
   [
     "loading, half",
@@ -31,14 +31,14 @@ const CASES = [
     null,
     "The model is still loading (50 %)…",
   ],
-  ["nothing known of before", status(1, true), null, "Socrates is thinking…"],
+  ["no earlier status known", status(1, true), null, "Socrates is thinking…"],
 ];
 
 for (const [name, now, before, words] of CASES) {
-  test(`told: ${name}`, () => assert.equal(describeWaiting(now, before), words));
+  test(`shown: ${name}`, () => assert.equal(describeWaiting(now, before), words));
 }
 
-test("it asks before and then now and then, until the first word", async (context) => {
+test("it asks once before the question, then polls until the first word", async (context) => {
   context.mock.timers.enable({ apis: ["setTimeout"] });
   const said = [];
   let asked = 0;
@@ -60,7 +60,7 @@ test("it asks before and then now and then, until the first word", async (contex
   assert.equal(said.at(-1), "");
 });
 
-test("a server that does not say is no error", async () => {
+test("a server that does not answer is no error", async () => {
   const wait = new Waiting(
     () => Promise.reject(new TypeError("gone")),
     () => {},

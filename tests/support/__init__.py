@@ -1,6 +1,6 @@
-"""What the tests share, by world.
+"""Helpers that the tests share, by the kind of test.
 
-Pure tests need none of it; the fake ring uses `network` and `engine`; end-to-end tests start the
-real process with `process`, and put real proxies (`proxies`) or a hub on loopback (`hub`) beside
-it. `tiny_model` and `random_model` write models.
+Pure tests need none of them; tests with fakes use `network` and `engine`; end-to-end tests start
+the real process with `process`, and add real proxies (`proxies`) or a hub on loopback (`hub`).
+`tiny_model` and `random_model` write models.
 """

@@ -1,4 +1,4 @@
-"""A fake model that the test steers, and a listener that keeps what it hears."""
+"""A fake model that the test controls, and a listener that records what it hears."""
 
 import asyncio
 import queue
@@ -11,10 +11,10 @@ from tests.support.waiting import PATIENCE_S
 
 
 class FakeEngine:
-    """An engine whose every step waits for the test's leave, if it is `gated`.
+    """An engine that waits for the test before every step, if it is `gated`.
 
-    A prompt "n words" is answered with n pieces "word0 ", "word1 ", ...; "batches n" reads n
-    batches first; "fail" raises in mid-answer, "crash" before its first piece.
+    A prompt "n words" is answered with n pieces "word0 ", "word1 ", ...; "batches n" prefills n
+    batches first; "fail" raises mid-answer, "crash" before its first piece.
     """
 
     context_tokens = 100
@@ -85,7 +85,7 @@ class FakeEngine:
 
 @dataclass
 class Recorder:
-    """A `Listener` that keeps what it hears."""
+    """A `Listener` that records what it hears."""
 
     texts: list = field(default_factory=list)
     outcome: object = None

@@ -8,18 +8,18 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """Serves `content` at every address; its fields tell what is to go wrong.
+    """Serves `content` at every address; its fields select what goes wrong.
 
-    Use as a context manager. `requests` keeps (method, Range, Authorization).
+    Use as a context manager. `requests` records (method, Range, Authorization).
     """
 
     def __init__(self, content):
         self.content = content
         self.etag = hashlib.sha256(content).hexdigest()
-        self.token = None  # what it wants, if anything
+        self.token = None  # the token it requires, if any
         self.refusal = None  # (status, X-Error-Code) for every request
         self.cuts = []  # bytes after which each of the next downloads breaks off
-        self.holds_after = None  # bytes after which a download goes no further
+        self.holds_after = None  # bytes after which a download stalls
         self.requests = []
         self.ended = threading.Event()
 
@@ -54,7 +54,7 @@ class Hub:
         return [found for method, found, _ in self.requests if method == "GET"]
 
     def answer(self, handler, with_body):
-        if handler.path.startswith("/api/"):  # the client's own curiosity
+        if handler.path.startswith("/api/"):  # requests that the client makes on its own
             self.refuse(handler, 404, "")
             return
         authorization = handler.headers.get("Authorization")

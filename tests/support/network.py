@@ -56,7 +56,7 @@ class FakeLoop:
 
 @dataclass
 class FakeTransport:
-    """Keeps what is written; `unsent` plays a kernel that takes no more."""
+    """Records what is written; `unsent` simulates a kernel whose send buffer is full."""
 
     sent: bytes = b""
     unsent: int = 0
@@ -71,7 +71,7 @@ class FakeTransport:
         assert high == 0
 
     def write(self, data):
-        assert not self.is_eof_sent, "wrote behind FIN"
+        assert not self.is_eof_sent, "wrote after FIN"
         self.sent += data
         if self.on_write:
             self.on_write(data)

@@ -1,4 +1,4 @@
-"""Our real server: a process of its own, or a thread of the test's in front of a fake engine."""
+"""Our real server: in its own process, or on a thread of the test with a fake engine."""
 
 import json
 import os
@@ -41,7 +41,7 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             text=True,
         )
-        # The pipe must be emptied all the time, or the server would block on its log.
+        # The pipe must be drained continuously, or the server would block on its log.
         threading.Thread(target=self._collect, daemon=True).start()
         self.port = int(self.wait_for_line(r"Socrates is at http://\S+:(\d+)")[1])
         return self
@@ -72,7 +72,7 @@ class ServerProcess:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
 
     def request(self, method, target, body=b"", headers=()):
-        """One request on a connection of its own; (status, head, body), de-chunked."""
+        """Send one request on its own connection; returns (status, head, body), de-chunked."""
         lines = [f"{method} {target} HTTP/1.1", "Host: localhost", "Connection: close", *headers]
         if body:
             lines.append(f"Content-Length: {len(body)}")
@@ -93,7 +93,7 @@ class ServerProcess:
 
 
 class InProcessServer(ServerProcess):
-    """Talks like `ServerProcess`, but its model is the test's to steer."""
+    """Has the interface of `ServerProcess`, but the test controls its model."""
 
     def __init__(self, engine, load=None, **options):
         self.engine = engine

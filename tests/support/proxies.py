@@ -17,7 +17,7 @@ DEPLOY = ROOT / "server" / "deploy"
 
 
 def find(name):
-    beside_python = Path(sys.executable).with_name(name)  # what pip installed
+    beside_python = Path(sys.executable).with_name(name)  # installed by pip
     return shutil.which(name) or shutil.which(f"/usr/sbin/{name}") or shutil.which(beside_python)
 
 
@@ -28,7 +28,7 @@ def is_listening(port):
 
 @contextmanager
 def running(command, port, **environment):
-    """The proxy, once it listens: its port and its log's lines. Ended by SIGTERM."""
+    """Run a proxy; yields its port and its log's lines once it listens. SIGTERM ends it."""
     process = subprocess.Popen(
         command,
         env=os.environ | environment,
@@ -49,7 +49,7 @@ def running(command, port, **environment):
 
 @contextmanager
 def haproxy(ports):
-    """Our HAProxy configuration before three servers: its port, log lines, and metrics' port."""
+    """Run our HAProxy configuration for three servers; yields port, log lines, metrics port."""
     port, metrics = free_port(), free_port()
     binds = {"BIND": f"127.0.0.1:{port}", "METRICS": f"127.0.0.1:{metrics}"}
     servers = {f"PI{number + 1}": f"127.0.0.1:{own}" for number, own in enumerate(ports)}
@@ -59,7 +59,7 @@ def haproxy(ports):
 
 
 def nginx(directory, server_port):
-    """Our nginx configuration, without its certificate, before one server."""
+    """Run our nginx configuration, without its certificate, in front of one server."""
     port = free_port()
     text = (DEPLOY / "nginx.conf").read_text()
     lines = [line for line in text.splitlines() if "ssl_certificate" not in line]
@@ -79,7 +79,7 @@ def nginx(directory, server_port):
 
 
 def caddy(directory, server_port):
-    """Our Caddyfile, by plain HTTP since no one certifies us, before one server."""
+    """Run our Caddyfile, over plain HTTP for lack of a certificate, in front of one server."""
     port = free_port()
     text = (DEPLOY / "Caddyfile").read_text()
     site = text.replace("socrates.example", f"http://127.0.0.1:{port}")

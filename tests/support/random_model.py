@@ -1,11 +1,11 @@
 """Writes a random Llama of any shape in the legacy `ggjt` version 3 container.
 
-Its text is noise, its speed is that of the real thing: how fast a model runs depends on its
+Its text is noise, but its speed is that of the real model: how fast a model runs depends on its
 shape and its quantisation, not on its weights. The default is Llama 2 7B in q2_K (2.2 GB),
 written in seconds instead of downloaded; the tests write one of a few KB.
 
-    python -m bench.random_model models/random-7b.bin
-    python -m bench.tokens --model models/random-7b.bin
+    python -m tests.support.random_model models/random-7b.bin
+    SOCRATES_MODEL=models/random-7b.bin python -m bench.tokens
 
 Layout (llama_file_loader in ctransformers' llama-ggml.cpp): magic, version, seven u32
 hyper-parameters, the vocabulary with a score a token, then each tensor's head, and its data
@@ -33,19 +33,19 @@ class Shape:
 
     vocabulary: int = 32_000
     embedding: int = 4096
-    multiple: int = 256  # the feed-forward length is rounded up to it
+    multiple: int = 256  # the feed-forward length is rounded up to a multiple of it
     heads: int = 32
     layers: int = 32
 
     @property
     def feed_forward(self) -> int:
-        """As llama.cpp computes it: two thirds of four times the embedding, rounded up."""
+        """The length as llama.cpp computes it: 2/3 of four times the embedding, rounded up."""
         return -(-(2 * 4 * self.embedding // 3) // self.multiple) * self.multiple
 
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """How weights are stored: ggml's number, and the bytes of so many random weights."""
+    """How weights are stored: ggml's number, and a function that makes random ones."""
 
     number: int
     fill: Callable[[np.random.Generator, int], bytes]
@@ -96,7 +96,7 @@ def write_model(
     vocabulary: Sequence[bytes],
     version: int = 3,
 ) -> Path:
-    """Write a random model to `path`; the same one every time."""
+    """Write a random model to `path`; every call writes the same one."""
     draw = np.random.default_rng(1)
     rotary = shape.embedding // shape.heads
     with path.open("wb") as file:

@@ -8,6 +8,6 @@ TINY = Shape(vocabulary=265, embedding=32, multiple=32, heads=2, layers=2)
 
 
 def write_tiny_model(path: Path, bytes_left_out=0, version=3) -> Path:
-    """Write the model to `path`; with `bytes_left_out` its vocabulary cannot spell them."""
+    """Write the model to `path`; its vocabulary lacks the last `bytes_left_out` bytes."""
     vocabulary = byte_vocabulary(TINY.vocabulary - bytes_left_out, bytes_left_out)
     return write_model(path, TINY, F32, F32, vocabulary, version)

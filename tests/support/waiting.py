@@ -3,7 +3,7 @@
 import os
 import time
 
-# How long a condition may take before a test gives up; one unit for slow machines.
+# How long a condition may take before a test gives up; TEST_PATIENCE scales it.
 PATIENCE_S = 60.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 
 
@@ -12,6 +12,6 @@ def wait_until(condition, what="the condition"):
     deadline = time.monotonic() + PATIENCE_S
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come about in {PATIENCE_S:.0f} s")
+            raise AssertionError(f"{what} did not happen within {PATIENCE_S:.0f} s")
         time.sleep(0.002)
     return value

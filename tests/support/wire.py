@@ -25,7 +25,7 @@ def read_until(client, marker):
 
 
 def parse_response(data):
-    """(status, head, body) of one whole response; a chunked body must be complete."""
+    """Return (status, head, body) of one whole response; a chunked body must be complete."""
     head, _, body = data.partition(b"\r\n\r\n")
     status = int(head.split(b" ", 2)[1])
     if b"transfer-encoding: chunked" in head.lower():

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs what the tests need beside Python packages: Chromium for the page, node (18 or
+# Installs what the tests need besides Python packages: Chromium for the page, node (18 or
 # later) for the page's pure modules, npm for a linter, HAProxy and nginx in front of several
-# servers. Debian and its kin, as root or through sudo; elsewhere it says what is missing.
+# servers. Works on Debian and its derivatives, as root or through sudo; elsewhere it prints what
+# is missing.
 set -eu
 
 missing=""

@@ -1,4 +1,4 @@
-"""Pictures of the page: `icons` draws the PNG icons, `screenshots` the page in four ways.
+"""Pictures of the page: `icons` draws the PNG icons, `screenshots` the page in four variants.
 
 python -m tests.tools.pictures icons          client/static/icon-*.png from socrates.svg
 python -m tests.tools.pictures screenshots    tests/tools/screenshots/*.png, of the real SmolLM2
@@ -38,7 +38,7 @@ def icons():
             page = browser.new_page(viewport={"width": size, "height": size})
             page.set_content(f"<style>body{{margin:0}}svg{{display:block}}</style>{drawing}")
             picture = Image.open(io.BytesIO(page.screenshot(omit_background=True)))
-            # A dozen colours do; with all shades of the edges it would be ten times the size.
+            # A dozen colours suffice; with all shades of the edges it would be ten times the size.
             picture.quantize(COLOURS).save(STATIC / f"icon-{size}.png", optimize=True)
 
 

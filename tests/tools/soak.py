@@ -1,10 +1,10 @@
 """Does anything leak? Thousands of connections that open, stall and abort at random points.
 
-Starts a server with the real small model, lets clients do to it what clients do (whole
-requests, halves, prompts that are left while they wait, are read or are answered, by FIN or by
-RST; silence), and then looks at what is left: jobs in /status, open files and threads in /proc,
-memory after the first round against memory after the last, and whether a question is still
-answered in the same words. Exit status 1 if anything leaked.
+Starts a server with the real small model and lets clients do what clients do: send whole requests
+and halves, leave prompts that wait, are prefilled or are decoded, by FIN or by RST, and stay
+silent. Then it looks at what is left: jobs in /status, open files and threads in /proc, memory
+after the first round against memory after the last, and whether a question is still answered in
+the same words. Exit status 1 if anything leaked.
 
     python -m tests.tools.soak            3,000 connections in 3 rounds; --connections 30000 for a night
 """
@@ -23,7 +23,7 @@ from bench.kit.subject import measured_model
 
 _ROUNDS = 3
 _OPEN_AT_ONCE = 40
-_MEMORY_ALLOWANCE = 8 * 2**20  # bytes that the allocator may keep of a busy round
+_MEMORY_ALLOWANCE = 8 * 2**20  # bytes that the allocator may keep after a busy round
 _SETTLE_S = 60
 _PROMPT = b"Tell me a long story about the sea."
 _REQUEST = b"GET /static/app.js HTTP/1.1\r\nHost: soak\r\n\r\n"
@@ -33,7 +33,7 @@ Look = dict[str, int | str]
 
 
 def main() -> None:
-    """Soak the server, then print what is left of it."""
+    """Soak the server, then print what leaked."""
     options = read_options(__doc__, connections=3000, seed=1)
     draw = random.Random(options.seed)
     report = Report("soak", measured_model())

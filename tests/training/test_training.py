@@ -1,4 +1,4 @@
-"""Training on a tiny random model: it learns, it repeats itself, and merging loses nothing."""
+"""Training on a tiny random model: it learns, it is reproducible, and merging is lossless."""
 
 import json
 import random
@@ -198,7 +198,7 @@ def test_checkpoint_of_another_recipe_is_not_continued(folder, tmp_path):
 @pytest.mark.parametrize(("kind", "rounded"), [(Q4_1, round_to_q4_1), (Q8_0, round_to_q8_0)])
 def test_rounding_is_that_of_the_file_format(kind, rounded):
     values = np.random.default_rng(1).normal(size=(64, 128)).astype(np.float32)
-    values[0, :32] = 0.25  # a block without a spread
+    values[0, :32] = 0.25  # a block of equal values
     expected = quants.dequantize(quants.quantize(values, kind), kind)
     found = rounded(torch.from_numpy(values)).numpy()
     assert np.allclose(found, expected, atol=1e-6)
@@ -223,13 +223,13 @@ def test_merged_file_has_the_weights_that_training_used(folder, tmp_path, kind):
         merged = quants.dequantize(adapter.merge(base[name]), kind)
         step = np.abs(merged).max() / (15 if kind is Q4_1 else 127)
         difference = np.abs(merged - matrix.weights.numpy())
-        # float32 and float64 sums may fall to both sides of a border between two steps.
+        # float32 and float64 sums may fall on different sides of a border between two steps.
         assert (difference > 1e-6).mean() < 1e-3
         assert difference.max() < 2 * step
 
 
 def test_gradient_of_an_adapter_is_that_of_its_definition(folder):
-    """Against autograd on W0 + gain·B·A without rounding, whose gradient is to pass unchanged."""
+    """Compare with autograd on W0 + gain·B·A without rounding: it must not change the gradient."""
     network = Network(folder / "model.gguf", rank=4, gain=0.5)
     matrix = next(iter(network.adapters().values()))
     with torch.no_grad():
