@@ -1,3 +1,3 @@
-"""Socratic Chat Bot: a small language model that thinks it is Socrates, served by hand."""
+"""Socratic Chat Bot: a small language model that thinks it is Socrates, on a hand-written server."""
 
 __version__ = "0.1.0"

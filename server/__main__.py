@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-# The imports below take half a second, in which a signal must end the process quietly, too.
+# The imports below take half a second; a signal during them must end the process quietly, too.
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: os._exit(0))
 
@@ -19,7 +19,7 @@ from server.options import main_options  # noqa: E402
 
 
 def main() -> int:
-    """Serve until a signal; returns the exit status."""
+    """Serve until a signal arrives, and return the exit status."""
     options = main_options()
     logs.set_up(options.log_level, options.log_format)
     try:

@@ -1,4 +1,4 @@
-"""From the options to the parts of a server: engine settings, routes, limits."""
+"""Builds the parts of a server from the options: engine settings, routes, limits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,11 +33,11 @@ class StartError(Exception):
 
 
 def engine_settings(options: Options) -> EngineSettings:
-    """What the engine needs, from the options and the catalogue.
+    """Build the engine's settings from the options and the catalogue.
 
     Raises:
         ModelFileError: if there is no such model file, or it cannot be used.
-        StartError: if a temperature is to be kept and there is none to read.
+        StartError: if there is a temperature limit but no temperature to read.
     """
     model = catalog.find(options.model)
     template = options.template
@@ -51,7 +51,7 @@ def engine_settings(options: Options) -> EngineSettings:
         template = model.template if template == AUTO_TEMPLATE else template
     else:
         path = model
-    # The loader looks again; here a wrong file is refused before anything opens.
+    # The loader checks again; here a bad file is refused before the listener opens.
     check_fits(modelfile.inspect(path), options.context, options.contexts, available_memory())
     own = model.persona if isinstance(model, catalog.CatalogModel) else catalog.DEFAULT_PERSONA
     persona = load_persona(find_persona(options.persona or own))
@@ -60,7 +60,7 @@ def engine_settings(options: Options) -> EngineSettings:
 
 
 def sampling_temperature(options: Options) -> float:
-    """What was chosen, else what suits the model."""
+    """The temperature from the options, or else the model's own."""
     if options.temperature is not None:
         return options.temperature
     model = catalog.find(options.model)
@@ -109,7 +109,7 @@ def assemble_routes(
     model_name: str,
     count_connections: Callable[[], int],
 ) -> Routes:
-    """The application: every path, with what answers it."""
+    """Build the application: every path with its handler."""
     access = Access(options.api_key, options.cors_origin)
     limits = ChatLimits(options.max_body, options.max_tokens, sampling_temperature(options))
     addresses = ClientAddresses(options.trusted_proxy)

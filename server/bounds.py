@@ -1,4 +1,4 @@
-"""Numbers within bounds, from text or from JSON: one sentence for whatever is outside."""
+"""Bounded numbers from text or JSON, with one error sentence for whatever is out of bounds."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
@@ -20,10 +20,10 @@ class Bounds(Generic[N]):
     _format: ClassVar[str]
 
     def parse(self, text: str) -> N:
-        """The number that `text` spells.
+        """Parse `text` as a number.
 
         Raises:
-            ValueError: if it spells none within the bounds; the message says what is wanted.
+            ValueError: if it is not a number within the bounds; the message says what is accepted.
         """
         try:
             number = self._spelled(text)
@@ -32,7 +32,7 @@ class Bounds(Generic[N]):
         return self.check(number)
 
     def check(self, value: object) -> N:
-        """`value`, if it is such a number; True, False, infinities and NaN are none.
+        """Return `value` if it is within the bounds; booleans, infinities and NaN never are.
 
         Raises:
             ValueError: if it is not.
@@ -55,7 +55,7 @@ class Bounds(Generic[N]):
 
 
 class Whole(Bounds[int]):
-    """Whole numbers, spelled in decimal digits."""
+    """Whole numbers, written in decimal digits."""
 
     _types = (int,)
     _noun = "whole number"
@@ -69,7 +69,7 @@ class Whole(Bounds[int]):
 
 
 class Real(Bounds[float]):
-    """Numbers, spelled as Python spells a float."""
+    """Numbers, in any notation that Python's `float` accepts."""
 
     _types = (float, int)
     _noun = "number"

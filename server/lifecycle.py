@@ -1,7 +1,7 @@
-"""From start to exit: the listener, the signals, the connections, the ordered shutdown.
+"""From start to exit: the listener, the signals, the connections, the orderly shutdown.
 
 Owns the process's parts and their order. The listener opens at once, while the model
-loads; SIGTERM or SIGINT ends it in this order: stop accepting, refuse waiting prompts,
+loads. SIGTERM or SIGINT shuts down in this order: stop accepting, refuse waiting prompts,
 let the running answer finish or cancel it, close the connections, exit 0.
 """
 
@@ -32,11 +32,11 @@ from server.options import Options
 log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
-# The share of the shutdown's time in which a running answer may still end by itself.
+# The share of the shutdown's time in which a running answer may still finish.
 _GRACE_SHARE = 0.6
 _POLL_S = 0.01
 _LAG_INTERVAL_S = 1.0
-_OTHER_FILES = 256  # beside connections: refused ones, the model, libraries, the log
+_OTHER_FILES = 256  # besides connections: refused ones, the model, libraries, the log
 
 
 async def serve(options: Options) -> bool:
@@ -67,7 +67,7 @@ class Server:
 
     Args:
         load_engine: makes the engine, on the model thread.
-        model_name: what /status calls it.
+        model_name: what /status calls the model.
     """
 
     def __init__(self, options: Options, load_engine: LoadEngine, model_name: str) -> None:
@@ -89,21 +89,21 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Where it listens; only while it is open."""
+        """The port that it listens on; only while it is open."""
         assert self._listener is not None
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """The number of open connections."""
         return len(self._shared.connections)
 
     async def open(self) -> "asyncio.Future[None]":
-        """Listen, and begin to load the model.
+        """Start listening and start loading the model.
 
         Returns:
-            A future that ends when the model is ready, or with ModelFileError.
+            A future that is done when the model is ready, or fails with ModelFileError.
 
         Raises:
             StartError: if the address cannot be used.
@@ -114,7 +114,7 @@ class Server:
             self._listener = await self._loop.create_server(
                 lambda: Connection(self._shared), options.host, options.port, backlog=_BACKLOG
             )
-        except (OSError, UnicodeError) as error:  # the latter for what cannot be a host's name
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
             where = f"{options.host}:{options.port}"
             reason = getattr(error, "strerror", None) or error
             raise StartError(f"Cannot listen on {where}: {reason}.") from error
@@ -125,11 +125,11 @@ class Server:
         return self.worker.start()
 
     async def close(self) -> bool:
-        """Shut down in order, within the time the options give.
+        """Shut down in order, within `shutdown_timeout`.
 
         Returns:
-            Whether the model thread ended, too. If not, it sits in a call into C: the
-            interpreter would wait for it at exit, so the process must be ended without.
+            Whether the model thread ended, too. If not, it is inside a C call: the interpreter
+            would wait for it at exit, so the process must exit without the interpreter.
         """
         log.info("shutting down")
         if self._lag_timer is not None:
@@ -154,7 +154,7 @@ class Server:
 
         self._lag_timer = self._loop.call_at(due, look)
 
-    # What was answered is on its way: the clients have the time that is left to take it.
+    # Responses are still on their way: the clients get the remaining time to read them.
     async def _close_connections(self, deadline: float) -> None:
         while self._shared.connections and self._loop.time() < deadline:
             await asyncio.sleep(_POLL_S)

@@ -1,10 +1,10 @@
-"""The log: one line an event on stderr, as text or as JSON, and one line a request.
+"""The log on stderr: one line per event and one per request, as text or as JSON.
 
-Owns formats only. What a peer sent reaches it as method and path, which the parser lets
-through as visible ASCII only, so nobody can forge a line; prompts and answers never do.
+Owns the formats only. Of what a peer sends, only method and path are logged; the parser lets
+them through as visible ASCII only, so nobody can forge a line. Prompts and answers never are.
 
-Requests do not go through `logging`, which takes 40 us a line: they are formatted here, and
-the lines of one turn of the event loop are written with one call.
+Requests do not go through `logging`, which takes 40 us per line: they are formatted here, and
+the lines of one event-loop iteration are written with one call.
 """
 
 import json
@@ -20,24 +20,24 @@ FORMATS = ("text", "json")
 
 
 def set_up(level: str, log_format: str) -> None:
-    """Send this process's events to stderr."""
+    """Log this process's events to stderr."""
     logging.basicConfig(level=level.upper(), handlers=[make_handler(sys.stderr, log_format)])
 
 
 def make_handler(stream: TextIO, log_format: str) -> logging.Handler:
-    """A handler that writes lines of one of `FORMATS` to `stream`."""
+    """Make a handler that writes lines in one of `FORMATS` to `stream`."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     return handler
 
 
 class RequestLog:
-    """Writes one line a request.
+    """Writes one line per request.
 
     Args:
-        stream: where to.
+        stream: where to write.
         log_format: one of `FORMATS`.
-        call_soon: calls back once in the event loop's next turn.
+        call_soon: schedules a callback for the event loop's next iteration.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RequestLog:
         self._lines: list[str] = []
 
     def __call__(self, record: Record) -> None:
-        """Tell of one request that is over."""
+        """Log one request that is over."""
         if not self._lines:
             self._call_soon(self._write)
         self._lines.append(self._format(time.time(), record))
@@ -89,7 +89,7 @@ def _show(value: object) -> object:
 
 
 class _Clock:
-    """Shows moments; the part down to the second is made once a second."""
+    """Formats timestamps; the part down to the second is made once a second."""
 
     def __init__(
         self, pattern: str, milliseconds: str, convert: Callable[[float], time.struct_time]

@@ -49,10 +49,10 @@ def _threads(text: str) -> int | None:
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """Addresses and networks (10.0.0.0/8), separated by commas.
+    """Parse addresses and networks (10.0.0.0/8), separated by commas.
 
     Raises:
-        ValueError: if one is neither.
+        ValueError: if one of them is neither.
     """
     try:
         return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
@@ -60,10 +60,10 @@ def parse_networks(text: str) -> tuple[Network, ...]:
         raise ValueError("must be addresses or networks, such as 10.0.0.0/8,::1") from None
 
 
-# RFC 6750 section 2.1 has fewer characters; these are all that a header field carries safely.
+# RFC 6750 section 2.1 allows fewer characters; these are all that a header field carries safely.
 def _key(text: str) -> str:
     if not text or not all("!" <= letter <= "~" for letter in text):
-        raise ValueError("must be visible ASCII characters without blanks")
+        raise ValueError("must be visible ASCII characters without spaces")
     return text
 
 
@@ -73,7 +73,7 @@ def _text(text: str) -> str:
     return text
 
 
-# `shown` stands for a default that has no text of its own.
+# `shown` is what --help shows for a default whose own text says nothing, such as None.
 def _option(
     default: Any, parse: Callable[[str], Any], description: str, shown: str | None = None
 ) -> Any:
@@ -87,90 +87,94 @@ _SECONDS = _real(0.05, 86400)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the person who starts the server may choose."""
+    """The settings that can be chosen when the server starts."""
 
     # where
-    host: str = _option("127.0.0.1", _text, "address to listen on; 0.0.0.0 for every one")
-    port: int = _option(8080, _whole(0, 65535), "port to listen on; 0 takes a free one")
+    host: str = _option("127.0.0.1", _text, "address to listen on; 0.0.0.0 for all interfaces")
+    port: int = _option(8080, _whole(0, 65535), "port to listen on; 0 picks a free one")
     # the model
-    model: str = _option("socrates", _text, "a model's name in the catalogue, or a path to a file")
+    model: str = _option(
+        "socrates", _text, "a model's name in the catalogue, or the path of a file"
+    )
     template: str = _option(
-        "auto", _one_of("auto", "chatml", "llama-2", "zephyr"), "how the model marks turns"
+        "auto",
+        _one_of("auto", "chatml", "llama-2", "zephyr"),
+        "chat template: how turns are marked",
     )
     persona: str | None = _option(
         None,
         _text,
-        "who speaks, and what is said first in an emergency: a name, or a path to a TOML file",
+        "who speaks, and the fixed openings for emergencies: a name, or the path of a TOML file",
         "the model's own Socrates",
     )
     threads: int | None = _option(
-        None, _threads, "threads for the model; auto finds the fastest", "auto"
+        None, _threads, "threads for the model; auto finds the fastest count", "auto"
     )
-    # A Pi's firmware slows it down from 80 on; 75 keeps clear of that.
+    # A Pi's firmware throttles the CPU from 80 C on; 75 stays clear of that.
     max_celsius: float | None = _option(
-        None, _real(30, 110), "degrees Celsius below which to keep the machine", "off"
+        None, _real(30, 110), "CPU temperature limit in degrees Celsius", "off"
     )
     context: int = _option(2048, _whole(256, 131072), "context length in tokens")
     contexts: int = _option(
         1, _whole(1, 64), "conversations whose KV cache is kept, one cache each"
     )
     # one answer
-    max_tokens: int = _option(500, _whole(1, 131072), "most tokens of one answer")
+    max_tokens: int = _option(500, _whole(1, 131072), "maximum tokens in one answer")
     temperature: float | None = _option(
         None,
         _real(0, 2),
-        "0 is the likeliest answer, 2 is wild",
+        "sampling temperature: 0 always picks the likeliest token, 2 is wild",
         "the model's own, 0.3 or 0.6",
     )
     # who waits
     # Queued prompts cost nothing, but nobody waits for the seventeenth answer.
-    queue: int = _option(16, _whole(1, 10000), "most prompts waiting for the model")
-    per_client: int = _option(2, _whole(1, 10000), "most of them from one client address")
+    queue: int = _option(16, _whole(1, 10000), "maximum prompts waiting for the model")
+    per_client: int = _option(2, _whole(1, 10000), "maximum of these from one client address")
     # who may ask
     trusted_proxy: tuple[Network, ...] = _option(
         (),
         parse_networks,
-        "addresses and networks of proxies whose X-Forwarded-For is believed",
+        "addresses and networks of proxies whose X-Forwarded-For is trusted",
         "none",
     )
     api_key: str | None = _option(
-        None, _key, "what Authorization: Bearer must carry to ask; better as a variable", "none"
+        None, _key, "key required as Authorization: Bearer KEY; better set as a variable", "none"
     )
     cors_origin: str | None = _option(
-        None, _text, "an origin whose pages may ask from a browser, or *", "none"
+        None, _text, "an origin whose pages may call the API, or *", "none"
     )
     # one request
-    # 16 KiB is far more than a context of 2,048 tokens holds of any language.
-    max_body: int = _option(16 * 1024, _whole(1, 2**30), "most bytes of a prompt, or of a message")
-    # A talk of a hundred turns.
-    max_json_body: int = _option(256 * 1024, _whole(1, 2**30), "most bytes of a JSON body")
-    # What other servers take: nginx 8 KiB a line, Apache 8 KiB and 100 lines, Node 16 KiB.
-    max_request_line: int = _option(8 * 1024, _whole(16, 2**20), "most bytes of a request line")
-    max_header: int = _option(16 * 1024, _whole(16, 2**20), "most bytes of a request's header")
-    max_header_lines: int = _option(100, _whole(1, 10000), "most lines of a request's header")
-    connections: int = _option(512, _whole(1, 10**6), "most connections at a time")
+    # 16 KiB is far more text than a context of 2,048 tokens holds, in any language.
+    max_body: int = _option(16 * 1024, _whole(1, 2**30), "maximum bytes in a prompt or a message")
+    # Enough for a conversation of a hundred turns.
+    max_json_body: int = _option(256 * 1024, _whole(1, 2**30), "maximum bytes in a JSON body")
+    # What other servers accept: nginx 8 KiB per line, Apache 8 KiB and 100 lines, Node 16 KiB.
+    max_request_line: int = _option(8 * 1024, _whole(16, 2**20), "maximum bytes in a request line")
+    max_header: int = _option(16 * 1024, _whole(16, 2**20), "maximum bytes in a request header")
+    max_header_lines: int = _option(100, _whole(1, 10000), "maximum lines in a request header")
+    connections: int = _option(512, _whole(1, 10**6), "maximum open connections")
     header_timeout: float = _option(10.0, _SECONDS, "seconds for a header to arrive")
     body_timeout: float = _option(20.0, _SECONDS, "seconds for a body to arrive")
-    idle_timeout: float = _option(30.0, _SECONDS, "seconds a connection may lie idle")
-    stalled_timeout: float = _option(30.0, _SECONDS, "seconds a client may take nothing")
+    idle_timeout: float = _option(30.0, _SECONDS, "seconds a connection may stay idle")
+    stalled_timeout: float = _option(30.0, _SECONDS, "seconds a client may read nothing")
     # Linux: TCP_USER_TIMEOUT and keep-alive probes. Elsewhere the system's own defaults.
     vanished_timeout: float = _option(15.0, _real(1, 86400), "seconds a client may be unreachable")
-    shutdown_timeout: float = _option(5.0, _real(1, 3600), "seconds for an ordered shutdown")
+    shutdown_timeout: float = _option(5.0, _real(1, 3600), "seconds for an orderly shutdown")
     log_level: str = _option(
-        "info", _one_of("debug", "info", "warning", "error"), "least severity that is logged"
+        "info", _one_of("debug", "info", "warning", "error"), "lowest severity that is logged"
     )
-    log_format: str = _option("text", _one_of("text", "json"), "how log lines look")
+    log_format: str = _option("text", _one_of("text", "json"), "format of log lines")
 
 
 def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
-    """The options from the command line and the environment.
+    """Parse the options from the command line and the environment.
 
-    Exits with status 2 and one line on stderr if a value is bad, with 0 after --help.
+    Exits with status 2 and one line on stderr if a value is bad, and with 0 after --help.
     """
     parser = _Parser(
         prog="python -m server",
-        description="Talk with Socrates: serves a page and a language model.",
-        epilog=f"Every option is also a variable, for example {_PREFIX}MAX_TOKENS=200.",
+        description="Talk with Socrates: serves a web page and a language model.",
+        epilog=f"Every option is also an environment variable, such as {_PREFIX}MAX_TOKENS=200.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -208,5 +212,5 @@ def _parse(option: Field[Any], source: str, text: str, parser: _Parser) -> Any:
 
 
 def main_options() -> Options:
-    """The options of this process."""
+    """Parse the options of this process."""
     return parse_options(sys.argv[1:], os.environ)

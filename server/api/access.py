@@ -1,4 +1,4 @@
-"""Who may ask: the optional key, and the web pages of other origins that may.
+"""Who may ask: the optional API key, and the pages of other origins (CORS).
 
 Pure: reads a request's head and answers with an error or with header fields.
 """
@@ -26,7 +26,7 @@ class Access:
         self._cors_origin = cors_origin
 
     def check(self, head: RequestHead) -> None:
-        """Let the request pass, or not.
+        """Check the request's API key, if the server requires one.
 
         Raises:
             Unauthorized: if the key is missing or wrong (RFC 6750 section 2.1).
@@ -34,13 +34,13 @@ class Access:
         if self._api_key is None or head.method == "OPTIONS":
             return
         scheme, _, given = head.get(b"authorization").partition(" ")
-        # In a time that does not reveal how much of it was right.
+        # In constant time, which does not reveal how much of the key was right.
         is_right = hmac.compare_digest(given.strip().encode("latin-1"), self._api_key)
         if scheme.lower() != "bearer" or not is_right:
             raise Unauthorized("An API key is required: Authorization: Bearer KEY.")
 
     def cors(self, head: RequestHead) -> list[Header]:
-        """The fields that let a page of that origin read the answer (Fetch standard, CORS)."""
+        """The header fields that let a page of that origin read the answer (Fetch standard)."""
         origin = head.get(b"origin")
         if self._cors_origin is None or not origin:
             return []
@@ -51,12 +51,12 @@ class Access:
         return [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
 
     def preflight(self, head: RequestHead) -> list[Header]:
-        """The fields that answer a page's question whether it may ask at all."""
+        """The header fields that answer a CORS preflight."""
         cors = self.cors(head)
         if not any(name == "Access-Control-Allow-Origin" for name, _ in cors):
             return cors
-        # Whatever it asks for: clients in pages send fields of their own, and the key is
-        # no secret that a browser would add by itself.
+        # Allow every field the page asks for: clients in pages send fields of their own, and
+        # the key is not a credential that a browser adds by itself.
         wanted = head.get(b"access-control-request-headers") or "Content-Type"
         return [
             *cors,

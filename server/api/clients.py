@@ -1,8 +1,8 @@
-"""Whose request it is: the peer's address, or what a trusted proxy says in front of us. Pure.
+"""Whose request it is: the peer's address, or the one that a trusted proxy reports. Pure.
 
-X-Forwarded-For is a list to which every proxy appends the address it was asked from, and which
-a client may begin with any lie. So it is read from its end, and only as far as trusted
-proxies wrote it.
+X-Forwarded-For is a list to which every proxy appends the address that its request came from.
+A client can forge the beginning of the list, so it is read from the end, and only as far back
+as trusted proxies wrote it.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""POST /v1/chat/completions and GET /v1/models: the API that every tool of the field speaks.
+"""POST /v1/chat/completions and GET /v1/models: the API that most tools support.
 
 Owns the shapes of its answers: whole, streamed as server-sent events, and errors. What a
-request may say is messages.py's affair. Source: OpenAI's API reference, "Chat completions".
+request may contain is up to messages.py. Source: OpenAI's API reference, "Chat completions".
 """
 
 import json
@@ -57,9 +57,9 @@ class Completions:
     """Answers /v1/chat/completions and /v1/models.
 
     Args:
-        replies: has conversations answered.
-        limits: of what may be asked for.
-        json_bytes: the most of a request's body.
+        replies: passes conversations to the model.
+        limits: on what may be asked for.
+        json_bytes: the maximum size of a request's body.
         model_name: what answers call the model, whatever name a request uses.
     """
 
@@ -78,11 +78,11 @@ class Completions:
         }
 
     def body_limit(self, head: RequestHead) -> int:
-        """The most bytes of a request's body."""
+        """The maximum size of a request's body, in bytes."""
         return self._json_bytes
 
     def handle(self, exchange: Exchange) -> None:
-        """Ask; the answer comes later.
+        """Submit the request to the model; the answer comes later.
 
         Raises:
             HttpError: if the request is refused.
@@ -96,11 +96,11 @@ class Completions:
         self._replies.begin(exchange, request.conversation, request.sampling, form)
 
     def list_models(self, exchange: Exchange) -> None:
-        """The one model, in a list."""
+        """Respond with the one model, in a list."""
         _respond(exchange, {"object": "list", "data": [self._model]})
 
     def show_model(self, exchange: Exchange) -> None:
-        """The one model."""
+        """Respond with the one model."""
         _respond(exchange, self._model)
 
 

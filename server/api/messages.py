@@ -1,8 +1,8 @@
-"""JSON requests, read strictly: from bytes to a conversation and how to answer it.
+"""JSON requests, parsed strictly into a conversation and its sampling parameters.
 
-Pure. Owns the rules of the chat completions API that tools of the field speak (OpenAI's API
-reference, "Create chat completion"), as far as one small model can follow them: fields that
-are not known are ignored, known ones of a wrong type or out of range are refused by name.
+Pure. Owns the rules of the chat completions API (OpenAI's API reference, "Create chat
+completion"), as far as one small model can follow them: unknown fields are ignored, known
+fields of a wrong type or out of range are refused by name.
 """
 
 import json
@@ -17,7 +17,7 @@ from server.model.prompt.conversation import Conversation, Turn
 from server.model.sampler import Sampling
 
 _LARGEST = 2**63 - 1
-TOKENS = Whole(1, _LARGEST)  # more than the server's own limit is that limit
+TOKENS = Whole(1, _LARGEST)  # values above the server's own limit mean that limit
 TEMPERATURE = Real(0, 2)
 SEED = Whole(0, _LARGEST)
 _ANY_SEED = Whole(-_LARGEST - 1, _LARGEST)
@@ -42,7 +42,7 @@ class BadField(BadRequest):
 
 @dataclass(frozen=True, slots=True)
 class ChatLimits:
-    """What a request may ask for, and what it gets if it does not ask."""
+    """What a request may ask for, and the defaults where it does not."""
 
     message_bytes: int
     max_tokens: int
@@ -57,7 +57,7 @@ class ChatLimits:
         top_p: float | None = None,
         stop: tuple[str, ...] = (),
     ) -> Sampling:
-        """How to answer: what was asked for, within the limits; None stands for the default."""
+        """The sampling to use: as asked for, within the limits; None stands for the default."""
         default = Sampling(self.max_tokens)
         return Sampling(
             max_tokens=min(max_tokens or self.max_tokens, self.max_tokens),
@@ -71,7 +71,7 @@ class ChatLimits:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A chat completion that was asked for."""
+    """A parsed request for a chat completion."""
 
     conversation: Conversation
     sampling: Sampling
@@ -80,10 +80,10 @@ class ChatRequest:
 
 
 def read_object(body: bytes) -> Object:
-    """The JSON object that `body` is (RFC 8259, and no name twice).
+    """Parse `body` as a JSON object (RFC 8259, without duplicate names).
 
     Raises:
-        BadRequest: if it is none.
+        BadRequest: if it is not one.
     """
     try:
         value = json.loads(
@@ -95,7 +95,7 @@ def read_object(body: bytes) -> Object:
         raise BadRequest(f"The body is not valid JSON: {_lower(error.msg)}.") from None
     except RecursionError:
         raise BadRequest("The JSON is nested too deeply.") from None
-    except ValueError:  # a whole number of thousands of digits
+    except ValueError:  # an integer with thousands of digits
         raise BadRequest("The JSON has a number that is too long.") from None
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.")
@@ -103,12 +103,12 @@ def read_object(body: bytes) -> Object:
 
 
 def read_conversation(request: Object, message_bytes: int) -> Conversation:
-    """The conversation in `messages`: at least a question from the user, at the end.
+    """Read the conversation in `messages`, which must end with a question from the user.
 
     Raises:
-        BadField: if it is none.
-        ContentTooLarge: if the question, or the system's text, is longer than `message_bytes`.
-            What was said before is not refused for that: it is forgotten if it has no room.
+        BadField: if it is malformed.
+        ContentTooLarge: if the question, or the system text, is longer than `message_bytes`.
+            Earlier turns are never refused: those that the context has no room for are dropped.
     """
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -117,7 +117,7 @@ def read_conversation(request: Object, message_bytes: int) -> Conversation:
     system = "\n\n".join(text for role, text in said if role == "system")
     talk = _merge([message for message in said if message[0] != "system"])
     if not talk or talk[-1][0] != "user":
-        raise BadField("messages", "must end with a message of the user")
+        raise BadField("messages", "must end with a message from the user")
     _limit("The system messages together", system, message_bytes)
     _limit("The question at the end of messages", talk[-1][1], message_bytes)
     if talk[0][0] == "assistant":
@@ -128,16 +128,16 @@ def read_conversation(request: Object, message_bytes: int) -> Conversation:
 
 
 def read_chat_request(body: bytes, limits: ChatLimits) -> ChatRequest:
-    """A whole request for a chat completion.
+    """Read a whole request for a chat completion.
 
     Raises:
-        BadRequest: if it is none, or asks for what cannot be.
+        BadRequest: if it is malformed, or asks for something that is not supported.
         ContentTooLarge: if a message is too long.
     """
     request = read_object(body)
     conversation = read_conversation(request, limits.message_bytes)
-    _check_type(request, "model", str, "must be a text")
-    _number(request, "n", _ONE)  # one answer is what there is
+    _check_type(request, "model", str, "must be a string")
+    _number(request, "n", _ONE)  # only one answer is supported
     options = _check_type(request, "stream_options", dict, "must be an object") or {}
     return ChatRequest(
         conversation,
@@ -155,7 +155,7 @@ def _read_sampling(request: Object, limits: ChatLimits) -> Sampling:
         max_tokens=asked or older,
         temperature=_number(request, "temperature", TEMPERATURE),
         top_p=_number(request, "top_p", _SHARE),
-        # Python's generator takes -1 for 1.
+        # Python's generator treats -1 like 1.
         seed=None if seed is None else seed % _SEEDS,
         ignore_eos=_flag(request, "ignore_eos"),
         stop=_read_stops(request),
@@ -164,7 +164,7 @@ def _read_sampling(request: Object, limits: ChatLimits) -> Sampling:
 
 def _read_stops(request: Object) -> tuple[str, ...]:
     value = request.get("stop")
-    if value in (None, ""):  # the latter from forms left empty
+    if value in (None, ""):  # "" comes from forms left empty
         return ()
     stops = [value] if isinstance(value, str) else value
     is_right = (
@@ -175,7 +175,7 @@ def _read_stops(request: Object) -> tuple[str, ...]:
     if not is_right:
         raise BadField(
             "stop",
-            f"must be a text, or a list of at most {_MOST_STOPS}, "
+            f"must be a string, or a list of at most {_MOST_STOPS}, "
             f"of 1 to {_MOST_STOP_LETTERS} characters each",
         )
     return tuple(stops)
@@ -202,10 +202,10 @@ def _read_message(index: int, value: object) -> tuple[str, str]:
 def _limit(what: str, text: str, most_bytes: int) -> None:
     size = len(text.encode())
     if size > most_bytes:
-        raise ContentTooLarge(f"{what} may have {most_bytes:,} bytes, not {size:,}.")
+        raise ContentTooLarge(f"{what} may have at most {most_bytes:,} bytes, not {size:,}.")
 
 
-# A text, or the parts that newer clients send.
+# A string, or the parts that newer clients send.
 def _read_content(name: str, content: object, role: str) -> str:
     if isinstance(content, str):
         return content
@@ -213,7 +213,7 @@ def _read_content(name: str, content: object, role: str) -> str:
         return ""
     if isinstance(content, list) and content and all(map(_is_text_part, content)):
         return "\n".join(part["text"] for part in content)
-    raise BadField(name, "must be a text, or a list of parts of type text")
+    raise BadField(name, "must be a string, or a list of parts of type text")
 
 
 def _is_text_part(part: object) -> bool:
@@ -222,7 +222,7 @@ def _is_text_part(part: object) -> bool:
     )
 
 
-# Neighbours of one role become one message: the model knows only turns.
+# Consecutive messages of one role become one: the model knows only turns.
 def _merge(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     merged: list[tuple[str, str]] = []
     for role, text in turns:
@@ -263,7 +263,7 @@ def _number(request: Object, name: str, bounds: Bounds[N]) -> N | None:
 # -- JSON -----------------------------------------------------------------------------------
 
 
-# Two readers might each take another of them (RFC 8259 section 4).
+# Of duplicate names, different readers may use different ones (RFC 8259 section 4).
 def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -274,7 +274,7 @@ def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise BadRequest(f"The body is not valid JSON: {name} is no JSON number.")
+    raise BadRequest(f"The body is not valid JSON: {name} is not a JSON number.")
 
 
 def _lower(text: str) -> str:

@@ -1,7 +1,7 @@
-"""What is counted over the life of the process, in Prometheus' form, by prometheus-client.
+"""Metrics over the life of the process, in Prometheus' format, through prometheus-client.
 
-Owns one registry: nothing is global, so that tests can have several servers. Labels take
-their values from our own enumerations only, never from a request: their sets are bounded.
+Owns one registry: nothing is global, so that tests can have several servers. Label values
+come from our own enumerations only, never from a request, so their number is bounded.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ _LAGS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
 
 class Metrics:
-    """Counts every outcome; reads the rest when it is shown.
+    """Counts every outcome; reads everything else when it is shown.
 
     Args:
         worker: whose queue and threads are shown.
         model_name: a label of `socrates_info`.
-        count_connections: how many are open.
+        count_connections: returns how many are open.
         thermometer: the machine's.
     """
 
@@ -48,12 +48,10 @@ class Metrics:
         _show(
             registry,
             "busy",
-            "1 while a prompt is being read or answered",
+            "1 while a prompt is in prefill or decode",
             lambda: worker.current is not None,
         )
-        _show(
-            registry, "threads", "Threads that ggml gets for a token", lambda: worker.threads or 0
-        )
+        _show(registry, "threads", "Threads that ggml uses per token", lambda: worker.threads or 0)
         _show(registry, "connections", "Open connections", count_connections)
         _show(
             registry,
@@ -64,7 +62,7 @@ class Metrics:
         _show(
             registry,
             "duty_ratio",
-            "Share of the time in which the model may work, below 1 for the heat",
+            "Share of the time in which the model may work, below 1 to limit heat",
             lambda: worker.cooling.duty if worker.cooling else 1.0,
         )
         info = Gauge("socrates_info", "Always 1", ["version", "model"], registry=registry)
@@ -77,21 +75,21 @@ class Metrics:
         def histogram(name: str, description: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"socrates_{name}", description, buckets=buckets, registry=registry)
 
-        self._prompts = counter("prompts", "Prompts that ended, by how", ("ending",))
+        self._prompts = counter("prompts", "Prompts that ended, by ending", ("ending",))
         self._refused = counter("refused", "Prompts refused at once, by reason", ("reason",))
         self._prompt_tokens = counter("prompt_tokens", "Tokens of prompts")
-        self._cached_tokens = counter("cached_tokens", "Those that were still in a context")
+        self._cached_tokens = counter("cached_tokens", "Those reused from a KV cache")
         self._tokens = counter("tokens", "Tokens of answers")
-        self._queue = histogram("queue_seconds", "From a prompt's coming to its turn", _WAITS_S)
+        self._queue = histogram("queue_seconds", "From a prompt's arrival to its start", _WAITS_S)
         self._first = histogram(
-            "first_text_seconds", "From a prompt's coming to the first text", _WAITS_S
+            "first_text_seconds", "From a prompt's arrival to its first text", _WAITS_S
         )
         self._speed = histogram("tokens_per_second", "Speed of an answer", _SPEEDS)
         self._cancel = histogram(
-            "cancel_seconds", "From a client's leaving to a free model", _CANCELS_S
+            "cancel_seconds", "From a client's disconnect to a free model", _CANCELS_S
         )
         self._lag = histogram(
-            "loop_lag_seconds", "How late the event loop wakes up, looked at once a second", _LAGS_S
+            "loop_lag_seconds", "How late the event loop wakes up, measured once a second", _LAGS_S
         )
 
     def observe(self, outcome: Outcome) -> None:
@@ -114,11 +112,11 @@ class Metrics:
         self._refused.labels(error.reason).inc()
 
     def observe_lag(self, seconds: float) -> None:
-        """Count one look at the loop's punctuality."""
+        """Count one measurement of the event loop's lag."""
         self._lag.observe(seconds)
 
     def show(self) -> bytes:
-        """All of it, in the text format 0.0.4."""
+        """All metrics, in the text format 0.0.4."""
         return generate_latest(self._registry)
 
 

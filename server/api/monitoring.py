@@ -20,10 +20,10 @@ class Monitoring:
     """Answers questions about the server.
 
     Args:
-        worker: whose state it is, mostly.
+        worker: where most of the state comes from.
         metrics: what /metrics shows.
         model_name: what /status calls the model.
-        count_connections: how many are open.
+        count_connections: returns how many are open.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Monitoring:
         self._count_connections = count_connections
 
     def healthz(self, exchange: Exchange) -> None:
-        """The process lives."""
+        """Report that the process is alive."""
         exchange.respond_text(200, "ok")
 
     def readyz(self, exchange: Exchange) -> None:
-        """Whether a prompt would be taken.
+        """Report whether a prompt would be accepted.
 
         Raises:
             Unavailable: if not.
@@ -57,7 +57,7 @@ class Monitoring:
         exchange.respond_text(200, "ready")
 
     def metrics(self, exchange: Exchange) -> None:
-        """Everything that is counted, for Prometheus."""
+        """Report all metrics, for Prometheus."""
         exchange.respond(
             200,
             [("Content-Type", self._metrics.content_type), *FRESH_HEADERS],
@@ -65,7 +65,7 @@ class Monitoring:
         )
 
     def status(self, exchange: Exchange) -> None:
-        """What people and the page want to know."""
+        """Report the server's state as JSON, for people and the page."""
         worker = self._worker
         current = worker.current
         status = {

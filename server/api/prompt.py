@@ -1,8 +1,8 @@
 """POST /prompt: a question as plain text, or a conversation as JSON; a streamed plain-text answer.
 
-The JSON form, {"messages": [...]}, is how the page sends what was said before. It is this and
-not the chat completions API for the page's sake: its answer is the bare text, piece by piece,
-which needs no parser on the page and shows in `curl -N` as it comes.
+The JSON form, {"messages": [...]}, is how the page sends what was said before. The page uses
+this path and not the chat completions API because the answer is the bare text, piece by piece:
+it needs no parser on the page, and `curl -N` shows it as it comes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,11 +42,11 @@ class Prompts:
         self._json_bytes = json_bytes
 
     def body_limit(self, head: RequestHead) -> int:
-        """The most bytes of this request's body."""
+        """The maximum size of this request's body, in bytes."""
         return self._json_bytes if head.is_json else self._limits.message_bytes
 
     def handle(self, exchange: Exchange) -> None:
-        """Ask; the answer comes later.
+        """Submit the prompt to the model; the answer comes later.
 
         Raises:
             HttpError: if the request is refused.
@@ -71,7 +71,7 @@ class Prompts:
         given = dict(pairs)
         if len(given) < len(pairs) or not _PARAMETERS.issuperset(given):
             raise BadRequest(
-                "The query takes max_tokens, temperature, seed and ignore_eos, once each."
+                "The query may have max_tokens, temperature, seed and ignore_eos, once each."
             )
         return self._limits.sampling(
             max_tokens=_number(given, "max_tokens", TOKENS),
@@ -82,7 +82,7 @@ class Prompts:
 
 
 class _PlainText:
-    """The answer's text and nothing else; how it went stands in the trailers."""
+    """The answer's text and nothing else; how it ended is in the trailers."""
 
     is_streamed = True
 

@@ -1,8 +1,8 @@
 """Asks the model on behalf of a request, and writes the answer as it comes.
 
 Owns one answer under way, for /prompt and for the API alike (they differ in their `Form`), the
-mapping of the model room's errors to statuses, and the tie between a client that leaves and the job
-that must end then.
+mapping of the model's errors to statuses, and the link from a client that disconnects to the job
+that must then end.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,12 +43,12 @@ _HTTP_OF: dict[type[ModelError], Callable[[str], HttpError]] = {
 
 
 def to_http_error(error: ModelError) -> HttpError:
-    """The response that `error` means."""
+    """Convert `error` to the HTTP error that the client gets."""
     return _HTTP_OF[type(error)](str(error))
 
 
 class Form(Protocol):
-    """How one kind of answer is spelled."""
+    """The format of one kind of answer."""
 
     headers: Sequence[Header]
     is_streamed: bool  # False: nothing is sent before the end
@@ -57,7 +57,7 @@ class Form(Protocol):
         """What comes before the first piece of a stream; may be empty."""
 
     def piece(self, text: str) -> bytes:
-        """More of a stream."""
+        """The next piece of a stream."""
 
     def end(self, outcome: Outcome, text: str) -> bytes:
         """The end of a stream, may be empty; otherwise the whole body, with the whole `text`."""
@@ -75,7 +75,7 @@ class Reply:
         self._text = ""  # of an answer that is not streamed
 
     def on_text(self, text: str) -> None:
-        """The first text brings the head with it, so an earlier failure has its status."""
+        """Send a piece; the head goes with the first, so an earlier failure keeps its status."""
         if self._form.is_streamed:
             self._start()
             self._exchange.write(self._form.piece(text))
@@ -83,7 +83,7 @@ class Reply:
             self._text += text
 
     def on_end(self, outcome: Outcome) -> None:
-        """Finish, fail, or break the stream off."""
+        """Finish, fail, or abort the stream."""
         if outcome.error is not None:
             self._exchange.fail(to_http_error(outcome.error))
         elif outcome.finish in (Finish.STOP, Finish.LENGTH):
@@ -110,12 +110,12 @@ class Reply:
 
 
 class Replies:
-    """Submits conversations, and has them answered.
+    """Submits conversations and sends the replies.
 
     Args:
         worker: answers them.
         addresses: knows whose they are.
-        on_refused: hears of each that is refused at once.
+        on_refused: called with the error of each that is refused at once.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Replies:
     def begin(
         self, exchange: Exchange, conversation: Conversation, sampling: Sampling, form: Form
     ) -> None:
-        """Queue the conversation; it is cancelled when the exchange's client leaves.
+        """Queue the conversation; it is cancelled when the exchange's client disconnects.
 
         Raises:
             HttpError: if it is refused at once.
@@ -147,7 +147,7 @@ class Replies:
 
 
 def describe_ending(outcome: Outcome) -> dict[str, object]:
-    """What the log says of an answer: never a word of it."""
+    """What the log says about an answer: never a word of it."""
     speed = outcome.tokens_per_second
     return {
         "ended": outcome.ending,

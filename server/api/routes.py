@@ -1,7 +1,7 @@
 """What each path answers, and the rules that hold for all: methods, preconditions, keys.
 
-Owns the table of routes. What they answer is theirs: monitoring.py, prompt.py, completions.py
-and the page's files. Does no I/O of its own.
+Owns the table of routes. The answers come from monitoring.py, prompt.py, completions.py and
+the page's files. Does no I/O of its own.
 """
 
 import re
@@ -48,8 +48,8 @@ class _Route:
     allow: str
     handle: Handle
     checks_preconditions: bool = False  # itself
-    needs_key: bool = False  # and other pages may ask: the rules of `Access` hold
-    body_limit: Callable[[RequestHead], int] | None = None  # None: as for any request
+    needs_key: bool = False  # and allows other origins: the rules of `Access` apply
+    body_limit: Callable[[RequestHead], int] | None = None  # None: the general limit
     check: Callable[[RequestHead], None] = _nothing_to_check  # of a POST's head
 
 
@@ -62,8 +62,8 @@ class Routes:
         prompts: answers /prompt.
         completions: answers the API.
         access: who may ask the model.
-        model_name: the API has an address for it.
-        body_bytes: the most of a request's body, unless the route says otherwise.
+        model_name: the API has a path for it.
+        body_bytes: the maximum size of a request's body, unless the route says otherwise.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Routes:
         else:
             exchange.respond(304, [])
 
-    # The route for a request that it may take, or the error that says why not.
+    # The route for a request that may use it; raises the error that says why not.
     def _find(self, head: RequestHead) -> _Route:
         if head.method not in _KNOWN_METHODS:
             raise NotImplementedHere("That method is not implemented.")
@@ -169,13 +169,13 @@ class Routes:
         return route
 
 
-# RFC 9110 section 13.1, for what has neither tag nor date: /prompt has no representation at
-# all, so that no tag can match it; the others have one, which only "*" matches.
+# RFC 9110 section 13.1, for resources without tag and date: /prompt has no representation at
+# all, so no tag can match it; the others have one, which only "*" matches.
 def _is_wanted(head: RequestHead) -> bool:
     is_there = head.method != "POST"
     match = head.fields.get(b"if-match")
     if match is not None and not (is_there and match == b"*"):
-        raise PreconditionFailed("There is no such version of this.")
+        raise PreconditionFailed("There is no such version of this resource.")
     return not (is_there and head.fields.get(b"if-none-match") == b"*")
 
 
@@ -187,7 +187,7 @@ def _answer_nothing(exchange: Exchange) -> None:
     exchange.respond(204, [])
 
 
-# A coded body would be read aloud to Socrates as gibberish.
+# A compressed body would reach Socrates as gibberish.
 def _check_coding(head: RequestHead) -> None:
     if head.get(b"content-encoding").lower() not in ("", "identity"):
         raise UnsupportedMediaType(
@@ -203,8 +203,8 @@ def _check_json(head: RequestHead) -> None:
     _check_coding(head)
 
 
-# Decoded once and normalised once (RFC 3986 sections 6.2.2 and 5.2.4). What is encoded as a
-# slash, a backslash or NUL stays encoded: it is data, and no border between segments.
+# Decoded once and normalised once (RFC 3986 sections 6.2.2 and 5.2.4). An encoded slash,
+# backslash or NUL stays encoded: it is data, not a separator between segments.
 def _normalise(path: str) -> str:
     decoded = _KEPT_ENCODED.sub(r"%25\1", path)
     segments: list[str] = []

@@ -1,1 +1,1 @@
-"""The wire: HTTP/1.1 by hand. Knows nothing of models."""
+"""The wire: a hand-written HTTP/1.1 server. Knows nothing of models."""

@@ -1,4 +1,4 @@
-"""The page and its files, read once at start and answered from memory.
+"""The page and its files, read once at start and served from memory.
 
 Owns a table from exact URL paths to prepared responses. A request never reaches the file
 system, so no path, however written, can leave the table. Files are gzipped at start where
@@ -51,7 +51,7 @@ _NOT_MODIFIED = "304"
 @dataclass(frozen=True, slots=True)
 class _Variant:
     etag: bytes
-    # By what is answered (GET, HEAD or _NOT_MODIFIED) and the Connection line.
+    # Keyed by what is answered (GET, HEAD or _NOT_MODIFIED) and the Connection line.
     responses: dict[tuple[str, str], Prepared]
 
 
@@ -67,7 +67,7 @@ class Asset:
         """The whole response to a GET or HEAD.
 
         Raises:
-            PreconditionFailed: if If-Match or If-Unmodified-Since say so.
+            PreconditionFailed: if If-Match or If-Unmodified-Since does not hold.
         """
         variant = self.identity
         fields = head.fields
@@ -82,7 +82,7 @@ class Asset:
             return variant.responses[_NOT_MODIFIED, connection]
         return variant.responses[head.method, connection]
 
-    # RFC 9110 section 13.2.2, in its order: a date counts only where its tag was not sent.
+    # RFC 9110 section 13.2.2, in its order: a date counts only if no tag was sent in its place.
     def _is_unchanged(self, head: RequestHead, variant: _Variant) -> bool:
         tags = head.fields.get(b"if-match")
         if tags is not None:
@@ -118,12 +118,12 @@ def _parse_date(date: str) -> float | None:
     return None
 
 
-# asctime writes the first nine days with a blank: "Nov  6".
+# asctime pads the first nine days with a space: "Nov  6".
 def _blank_day(moment: datetime) -> str:
     return moment.strftime(f"%a %b {moment.day:2d} %H:%M:%S %Y")
 
 
-# Section 5.6.7: a year of two digits that seems over 50 years ahead is in the past.
+# Section 5.6.7: a two-digit year that seems more than 50 years ahead is in the past.
 def _in_this_age(moment: datetime, pattern: str) -> datetime:
     if "%y" not in pattern:
         return moment
@@ -148,7 +148,7 @@ def load_assets(directory: Path) -> dict[str, Asset]:
 
 def _read(path: Path) -> Asset:
     body = path.read_bytes()
-    # Section 8.8.2.1: never later than now (a Pi may boot without the time).
+    # Section 8.8.2.1: never later than now (a Pi may boot with its clock wrong).
     modified_at = min(int(path.stat().st_mtime), int(time.time()))
     kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
     common = {
@@ -166,7 +166,7 @@ def _prepare(body: bytes, common: dict[str, str], encoding: str | None) -> _Vari
     etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
     validators = {
         "ETag": etag,
-        # Revalidated every time, at the price of a 304: a new version shows at once.
+        # Revalidated every time, at the cost of a 304: a new version shows at once.
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
     }
@@ -197,8 +197,8 @@ def _lines(fields: dict[str, str]) -> str:
     return "".join(f"{name}: {value}\r\n" for name, value in fields.items())
 
 
-# RFC 9110 section 12.5.3: gzip or * with a weight above zero; the more exact name decides.
-# The few values that browsers send are worth remembering.
+# RFC 9110 section 12.5.3: gzip or * with a weight above zero; the more specific name wins.
+# Browsers send few different values, so caching them pays.
 @lru_cache(maxsize=64)
 def _accepts_gzip(accepted: bytes) -> bool:
     weights = {}
@@ -210,7 +210,7 @@ def _accepts_gzip(accepted: bytes) -> bool:
     return weight > 0 and weight >= weights.get(b"identity", 0.0)
 
 
-# Section 12.4.2. A parameter that is no weight counts as none at all: not accepted.
+# Section 12.4.2. A parameter that is not a valid weight counts as 0: not accepted.
 def _weight(parameter: bytes) -> float:
     if not parameter:
         return 1.0

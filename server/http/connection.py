@@ -6,19 +6,19 @@ responses. Knows nothing of models: the application answers through an `Exchange
 Guarantees
   order       requests are answered in the order they came; the next one is not even parsed
               before the present one is answered (pipelining, RFC 9112 section 9.3.2)
-  close       when the connection ends for whatever reason, the running exchange hears of
-              it once, by `on_disconnect`; that is what stops the model
+  close       when the connection ends, for whatever reason, the running exchange is notified
+              once, by `on_disconnect`; that is what stops the model
   FIN         a client that closes its sending side counts as gone. RFC 9112 section 9.6
-              leaves that to the server, and a closed browser or curl looks just so.
+              leaves that to the server, and a closed browser or curl looks exactly like that.
   errors      every `HttpError` becomes its response here and nowhere else; after one that
               the parser raised, nothing more is read as a request
   broken end  an answer that fails half-way ends without its last chunk, so no client can
-              take half an answer for a whole one (RFC 9112 section 8)
-  no reset    before it closes first, the server sends FIN and reads on for a while, since
-              closing over unread bytes would reset the connection and destroy the response
-              on its way (RFC 9112 section 9.6)
-  memory      what is kept of a client that sends and does not read is bounded: the parser's
-              limits, and one portion of the transport's (256 KiB in uvloop)
+              mistake half an answer for a whole one (RFC 9112 section 8)
+  no reset    when the server closes first, it sends FIN and keeps reading for a while, since
+              closing with unread bytes would reset the connection and destroy the response
+              in transit (RFC 9112 section 9.6)
+  memory      what is buffered for a client that sends without reading is bounded: by the
+              parser's limits, and one read of the transport (256 KiB in uvloop)
 """
 
 import asyncio
@@ -36,9 +36,9 @@ from server.http.parser import RequestParser
 from server.http.request import RequestHead
 from server.http.state import ConnectionLimits, ServerState
 
-_LINGER_S = 2.0  # how long to read on after our FIN
+_LINGER_S = 2.0  # how long to keep reading after our FIN
 _RETRY_AFTER_S = 5
-_REFUSED_CONNECTIONS = 64  # get a 503 at the same time; further ones are closed unanswered
+_REFUSED_CONNECTIONS = 64  # being sent a 503 at a time; further ones are closed unanswered
 
 
 class _Phase(Enum):
@@ -91,17 +91,17 @@ class Connection(asyncio.Protocol):
         self._phase = _Phase.IDLE
         self._deadline = Deadline(shared.loop, self._on_deadline)
         self._flow: Flow | None = None  # as long as there is a transport
-        self._is_eof_pending = False  # the client closed, and requests are still to be answered
+        self._is_eof_pending = False  # FIN came, and pipelined requests are still unanswered
         # of the request
-        self._begun_at = 0.0  # when its first bytes came, if they came alone
+        self._begun_at = 0.0  # when its first bytes arrived, unless it arrived whole
         self._head: RequestHead | None = None  # while its body arrives
         self._exchange: Exchange | None = None  # while it is being answered
 
     # -- called by the event loop -------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, or turn the client away if there are too many."""
-        # uvloop's transports have the methods of asyncio.Transport, but are none.
+        """Wait for a request, or turn the client away if there are too many."""
+        # uvloop's transports have asyncio.Transport's methods, but do not inherit from it.
         self._transport = cast(asyncio.Transport, transport)
         shared = self._shared
         self._flow = Flow(self._transport, shared.limits.vanished_timeout_s)
@@ -134,19 +134,19 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     def eof_received(self) -> bool | None:
-        """The client closed its side; returning None makes the transport close ours.
+        """Handle the client's FIN; returning None makes the transport close our side.
 
-        It would first wait for unsent bytes to be taken, and a running answer must not.
+        The transport first waits until unsent bytes are read; a running answer must not wait.
         """
         if self._exchange is not None:
             self._drop()
         elif self._is_stalled and not self._parser.is_between_requests:
-            self._is_eof_pending = True  # pipelined requests came whole: they are answered first
+            self._is_eof_pending = True  # complete pipelined requests are answered first
             return True
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end, in every case: tell the exchange, forget the connection."""
+        """Notify the exchange and forget the connection. Every connection ends here."""
         self._deadline.cancel()
         self._transport = self._flow = None
         self._shared.connections.discard(self)
@@ -158,19 +158,19 @@ class Connection(asyncio.Protocol):
             self._shared.log_unanswered(head.method, head.path, None, 0, self._begun_at)
 
     def pause_writing(self) -> None:
-        """The kernel takes no more: the client must read some within the limit."""
+        """Give the client a deadline to read something: the kernel accepts no more."""
         assert self._flow is not None
         self._flow.pause()
         self._deadline.set(self._shared.limits.stalled_timeout_s)
 
     def resume_writing(self) -> None:
-        """The client has taken everything."""
+        """Continue: the client has read everything."""
         assert self._flow is not None
         self._flow.resume()
         self._enter(self._phase)
         if self._exchange is None and self._phase is not _Phase.LINGERING:
             transport = self._open_transport()
-            if transport.is_closing():  # FIN came, and what was unsent has now been taken
+            if transport.is_closing():  # FIN came, and what was unsent has now been read
                 return
             transport.resume_reading()
             self._advance()
@@ -186,12 +186,12 @@ class Connection(asyncio.Protocol):
         return str(name[0]) if name else ""
 
     def write(self, data: bytes) -> None:
-        """Send bytes, if there still is somebody to send them to."""
+        """Send bytes, if the connection is still open."""
         if self._flow is not None:
             self._flow.write(data)
 
     def on_answered(self, keep_alive: bool) -> None:
-        """The present request has its answer: wait for the next, or close."""
+        """Wait for the next request, or close: the current one has its answer."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self._shared.log_end(exchange)
@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
             self._drop()
 
     def log(self, exchange: Exchange, details: dict[str, object]) -> None:
-        """Tell the log of an exchange that is over."""
+        """Log an exchange that is over."""
         self._shared.log(exchange, details)
 
     def shut_down(self) -> None:
@@ -232,18 +232,18 @@ class Connection(asyncio.Protocol):
 
     # -- reading ------------------------------------------------------------------------
 
-    # Hand on requests until one needs more bytes or more time.
+    # Pass requests to the application until one needs more bytes or more time.
     def _advance(self) -> None:
         try:
             while self._exchange is None and not self._is_stalled:
                 if self._phase is _Phase.LINGERING or not self._read_request():
                     return
                 if self._head is None and self._parser.is_between_requests:
-                    return  # nothing is pipelined: spare the parser the look
+                    return  # nothing is pipelined: no need to ask the parser
         except HttpError as error:
             self._refuse(error)
 
-    # One request from the parser to the application; False if it has not all arrived.
+    # Pass one request from the parser to the application; False if it is not complete yet.
     def _read_request(self) -> bool:
         head = self._head or self._read_head()
         if head is None:
@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
                 self.write(response.CONTINUE)
         return body
 
-    # `received` are all the request's bytes, if they came alone and at once.
+    # `received` is the whole request in bytes, if it arrived alone and in one piece.
     def _answer(self, head: RequestHead, body: bytes, received: bytes | None = None) -> None:
         self._head = None
         shared = self._shared
@@ -301,7 +301,7 @@ class Connection(asyncio.Protocol):
 
     # -- ending -------------------------------------------------------------------------
 
-    # Answer `error` outside any exchange, on a connection that has no future.
+    # Answer `error` outside any exchange, and close the connection.
     def _refuse(self, error: HttpError) -> None:
         method, path = self._parser.request_line
         if self._head is not None:
@@ -313,7 +313,7 @@ class Connection(asyncio.Protocol):
         self._shared.log_unanswered(method, path, error.status, len(answer), self._begun_at)
         self._linger()
 
-    # Say that no more will come, and read on for a while (see "no reset" above).
+    # Send FIN and keep reading for a while (see "no reset" above).
     def _linger(self) -> None:
         if self._transport is None or self._phase is _Phase.LINGERING:
             return
@@ -328,10 +328,10 @@ class Connection(asyncio.Protocol):
         elif phase is _Phase.IDLE:
             self._begun_at = 0.0
         if self._is_stalled:
-            return  # the reader's deadline comes first
+            return  # the stalled reader's deadline takes precedence
         self._deadline.set(_timeout_s(phase, self._shared.limits))
 
-    # Close at once. The exchange hears of it now, not when the transport gets to it.
+    # Close at once. The exchange is notified now, not when the transport gets around to it.
     def _drop(self) -> None:
         self._open_transport().abort()
         self._disconnect()

@@ -1,6 +1,6 @@
 """One deadline that is moved again and again, at next to no cost.
 
-Owns at most one timer of the loop; needs nothing else of it than `time` and `call_at`.
+Owns at most one timer of the loop, and needs only the loop's `time` and `call_at`.
 """
 
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """As `asyncio.TimerHandle`."""
+    """Like `asyncio.TimerHandle`."""
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Cancel the callback."""
 
 
 class Loop(Protocol):
-    """What is needed of an event loop."""
+    """The part of an event loop that is needed here."""
 
     def time(self) -> float:
         """Seconds on the loop's own clock."""
@@ -27,8 +27,8 @@ class Loop(Protocol):
 class Deadline:
     """Calls back once when its time has passed. Setting it again costs next to nothing.
 
-    A timer that is later than needed is replaced, one that is earlier is left to fire and
-    to find out: a connection that answers 30,000 requests a second arms one in 30 s.
+    A timer that would fire too late is replaced; one that would fire too early is left, and armed
+    again when it fires: a connection that answers 30,000 requests a second arms one every 30 s.
     """
 
     __slots__ = ("_armed_for", "_call", "_loop", "_timer", "_when")
@@ -41,7 +41,7 @@ class Deadline:
         self._armed_for = 0.0
 
     def set(self, seconds: float | None) -> None:
-        """Call back in `seconds`, unless set again before; None does not call back."""
+        """Call back in `seconds`, unless set again before that; None means never."""
         if seconds is None:
             self._when = None
             return

@@ -1,7 +1,7 @@
 """What can be wrong with a request: each error carries its status and its one sentence.
 
     HttpError                     any status, any sentence
-    +-- BadRequest                400  not HTTP as RFC 9112 has it, or not what a route wants
+    +-- BadRequest                400  not HTTP as RFC 9112 defines it, or not what a route accepts
     +-- Unauthorized              401  carries WWW-Authenticate
     +-- NotFound                  404
     +-- MethodNotAllowed          405  carries Allow
@@ -36,7 +36,7 @@ class HttpError(Exception):
 
     @property
     def body(self) -> bytes:
-        """What the client gets to read."""
+        """The body of the response."""
         return f"{self}\n".encode()
 
 

@@ -4,7 +4,7 @@ Owns what has been sent of one answer; a new exchange is made for every request.
 connection only as a `Wire`.
 
 Guarantees: every call after the answer has ended, or after the client has gone, does
-nothing, so whoever answers need not ask; `on_disconnect` is called at most once, and only
+nothing, so the application need not check; `on_disconnect` is called at most once, and only
 if the answer was still under way.
 """
 
@@ -21,7 +21,7 @@ FRESH_HEADERS: tuple[Header, ...] = (
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
 )
-# nginx, and proxies that follow it, must not hold the pieces of a stream back.
+# nginx, and proxies that follow it, must not buffer the pieces of a stream.
 STREAM_HEADERS: tuple[Header, ...] = (("X-Accel-Buffering", "no"),)
 TEXT_HEADERS: tuple[Header, ...] = (("Content-Type", response.TEXT_TYPE), *FRESH_HEADERS)
 
@@ -39,7 +39,7 @@ class Record:
 
 
 class Wire(Protocol):
-    """What an exchange needs of its connection."""
+    """What an exchange needs from its connection."""
 
     @property
     def peer(self) -> str:
@@ -52,7 +52,7 @@ class Wire(Protocol):
         """The answer is complete."""
 
     def log(self, exchange: "Exchange", details: dict[str, object]) -> None:
-        """Tell the log of an exchange that is over."""
+        """Log an exchange that is over."""
 
     def reset(self) -> None:
         """Drop the connection at once, in a way that the client notices as a failure."""
@@ -101,10 +101,10 @@ class Exchange:
     ) -> None:
         self._wire = wire
         self._render_error = render_error
-        self._unsent_head = b""  # of a stream; leaves with the first piece
+        self._unsent_head = b""  # of a stream; sent with the first piece
         self.head = head
         self.body = body
-        self.headers: Sequence[Header] = ()  # of whatever is answered, but of errors
+        self.headers: Sequence[Header] = ()  # added to every response except errors
         self.date = date  # the value for the Date field
         self.keep_alive = keep_alive  # whether another request may follow on the connection
         self.head_sent = False
@@ -145,7 +145,10 @@ class Exchange:
         self.respond(status, [*TEXT_HEADERS, *headers], f"{sentence}\n".encode())
 
     def start(self, headers: Iterable[Header]) -> None:
-        """Begin a streamed 200: chunked for HTTP/1.1, unframed for 1.0. Then it closes."""
+        """Begin a streamed 200: chunked in HTTP/1.1, unframed in 1.0. The connection closes after.
+
+        Nothing is sent before the first piece.
+        """
         lines = [*headers, *self.headers, ("Connection", "close")]
         if not self._is_http_1_0:
             lines.append(("Transfer-Encoding", "chunked"))
@@ -166,9 +169,9 @@ class Exchange:
             self._wire.on_answered(keep_alive=False)
 
     def abort(self) -> None:
-        """End the stream as broken, so that nobody takes half an answer for a whole one.
+        """End the stream as broken, so that nobody mistakes half an answer for a whole one.
 
-        What was said still arrives, and then the connection closes without the last chunk
+        What was written still arrives, and then the connection closes without the last chunk
         (RFC 9112 section 8). Without framing (HTTP/1.0), only a reset tells a broken answer from a
         complete one.
         """
@@ -188,7 +191,7 @@ class Exchange:
             self._respond(shown.status, error_headers(shown), shown.body)
 
     def disconnect(self) -> None:
-        """The client is gone: tell whoever waits for that. For the connection."""
+        """Note that the client is gone, and call `on_disconnect`. Called by the connection."""
         if self.is_open:
             on_disconnect = self.on_disconnect
             self._end()
@@ -196,7 +199,7 @@ class Exchange:
                 on_disconnect()
 
     def log(self, details: dict[str, object]) -> None:
-        """Tell the log how it ended; only for an exchange that `logs_later`."""
+        """Log how the answer ended; only for an exchange that `logs_later`."""
         self._wire.log(self, details)
 
     @property
@@ -215,14 +218,14 @@ class Exchange:
         self.sent_bytes += len(data)
         self._wire.write(data)
 
-    # Whoever waits for a disconnect may hold us: let go of it (no cycles to collect).
+    # The callback may hold a reference to this exchange: drop it, to leave no reference cycle.
     def _end(self) -> None:
         self.is_open = False
         self.on_disconnect = None
 
 
 def error_headers(error: HttpError) -> list[Header]:
-    """The fields of the response to `error`."""
+    """The header fields of the response to `error`."""
     return [("Content-Type", error.content_type), *FRESH_HEADERS, *error.headers]
 
 

@@ -1,11 +1,11 @@
-"""The usual request, for speed: one that came whole and alone, with nothing odd about it.
+"""The fast path for the usual request: one that arrives whole and alone, with nothing unusual.
 
-Two ways past the parser. `Memo` knows the very bytes of a request that was answered with a cached
-response: the same bytes get it again, and strictness cannot suffer, since parser and application
-have judged these bytes before. `read_plain_head` does in two passes of compiled patterns what
-parser.py does in steps that can wait for more bytes. It returns None for whatever it does not know
-to be plain and right: the parser then reads the same bytes, and must come to the same head where
-this one does (the tests hold the two against each other on every case and on random bytes).
+Two shortcuts past the parser. `Memo` knows the exact bytes of requests that were answered with a
+cached response: the same bytes get the same response. That is as strict as before, since parser and
+application have already judged these bytes. `read_plain_head` does in two regex passes what
+parser.py does in steps that can wait for more bytes. It returns None unless the request is known to
+be plain and valid; the parser then reads the same bytes. Whatever head it does return is the one
+that the parser would return (the tests compare the two on every case and on random bytes).
 """
 
 import re
@@ -24,7 +24,7 @@ from server.http.request import (
 _MEMO_REQUESTS = 512
 _MEMO_REQUEST_BYTES = 2048
 
-# A head whose target needs no second look, and whose every line is in order.
+# A head whose target needs no further checks, and whose lines are all valid.
 _PLAIN_HEAD = re.compile(
     rb"(" + TOKEN + rb") (/[A-Za-z0-9\-._~:/?@!$&'()*+,;=]*+) HTTP/1\.(\d)\r\n"
     rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
@@ -33,7 +33,7 @@ _ODD_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 
 
 class Remembered(NamedTuple):
-    """One prepared answer, and what the log says of its request."""
+    """A prepared response, and what the log says about its request."""
 
     method: str
     path: str
@@ -41,7 +41,7 @@ class Remembered(NamedTuple):
 
 
 class Memo:
-    """Cached responses by the bytes of the request that they answer."""
+    """Cached responses, keyed by the bytes of the request that they answer."""
 
     def __init__(self) -> None:
         self._answers: dict[bytes, Remembered] = {}
@@ -54,10 +54,10 @@ class Memo:
         return self._answers.get(received)
 
     def remember(self, received: bytes, answer: Remembered) -> None:
-        """Answer the same bytes, one whole request, in the same way from now on."""
+        """Give the same bytes, one whole request, the same answer from now on."""
         if len(received) <= _MEMO_REQUEST_BYTES:
             if len(self._answers) >= _MEMO_REQUESTS:
-                self._answers.clear()  # rarely, and filled again at once
+                self._answers.clear()  # rare, and refilled at once
             self._answers[received] = answer
 
     def clear(self) -> None:
@@ -66,7 +66,7 @@ class Memo:
 
 
 def read_plain_head(data: bytes, limits: ParserLimits) -> RequestHead | None:
-    """The head that `data` is, if it is a plain one without a body; else None."""
+    """Parse `data` as one plain head without a body; None if it is anything else."""
     match = _PLAIN_HEAD.fullmatch(data)
     if match is None:
         return None

@@ -1,7 +1,7 @@
 """Backpressure: a client that does not read what it is sent.
 
-Owns, for one connection, whether the kernel takes no more (`is_stalled`) and how much was unsent at
-the last look. Knows nothing of requests; the connection decides what follows.
+Owns, for one connection, whether the kernel accepts no more data (`is_stalled`) and how much was
+unsent at the last look. Knows nothing of requests; the connection decides what to do.
 """
 
 import asyncio
@@ -12,26 +12,26 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7): linger on, for 0 seconds
 
 
 class Flow:
-    """What one client has left unread.
+    """Tracks what one client has left unread.
 
     Args:
-        transport: of the connection.
+        transport: the connection's transport.
         vanished_timeout_s: TCP_USER_TIMEOUT while the client reads.
     """
 
     __slots__ = ("_transport", "_unsent_bytes", "_vanished_timeout_s", "is_stalled")
 
     def __init__(self, transport: asyncio.Transport, vanished_timeout_s: float) -> None:
-        # No byte may wait in the buffer, so that `pause_writing` means that the kernel takes no
-        # more; with uvloop's default of 64 KiB a stalled reader would never be noticed.
+        # With an empty write buffer, `pause_writing` means that the kernel accepts no more; with
+        # uvloop's default of 64 KiB a stalled reader would never be noticed.
         transport.set_write_buffer_limits(high=0)
         self._transport = transport
         self._vanished_timeout_s = vanished_timeout_s
-        self._unsent_bytes = 0  # there would be, had the client read nothing since the last look
+        self._unsent_bytes = 0  # as if the client had read nothing since the last look
         self.is_stalled = False
 
     def pause(self) -> None:
-        """The kernel takes no more."""
+        """Note that the kernel accepts no more."""
         self.is_stalled = True
         # With a full window, TCP_USER_TIMEOUT mistakes a slow reader for a vanished peer (seen:
         # 18 s at 15 s of it). While the window is full, the connection's own deadline decides.
@@ -39,12 +39,12 @@ class Flow:
         self.look()
 
     def resume(self) -> None:
-        """The client has read everything."""
+        """Note that the client has read everything."""
         self.is_stalled = False
         self._set_user_timeout(self._vanished_timeout_s)
 
     def write(self, data: bytes) -> None:
-        """Send `data`; this may stall the client, and then counts `data` itself."""
+        """Send `data`. If this stalls the client, `pause` counts what is unsent."""
         if self.is_stalled:
             self._unsent_bytes += len(data)
         self._transport.write(data)
@@ -59,7 +59,7 @@ class Flow:
         return self._transport.get_write_buffer_size() < self._unsent_bytes
 
     def reset_on_close(self) -> None:
-        """Let the client see a reset when the transport closes, not an orderly end."""
+        """Make the transport close with a reset instead of an orderly end."""
         sock = self._transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 

@@ -7,7 +7,7 @@ _KEEP_ALIVE_PROBES = 3
 
 
 def show_address(listening: socket.socket) -> str:
-    """HOST:PORT, as it stands in a URL."""
+    """The socket's address as HOST:PORT, in the form that URLs use."""
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -15,7 +15,7 @@ def show_address(listening: socket.socket) -> str:
 def allow_open_files(wanted: int) -> None:
     """Raise the soft limit of open files to `wanted`, or as far as the hard limit allows.
 
-    The usual soft limit of 1,024 would be the true limit of connections.
+    Otherwise the usual soft limit of 1,024 would be the real limit on connections.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -26,8 +26,8 @@ def allow_open_files(wanted: int) -> None:
 def watch_for_vanished_peers(listening: socket.socket, timeout_s: float) -> None:
     """Drop accepted connections whose peer does not acknowledge for `timeout_s` seconds.
 
-    A peer that loses its power sends no FIN. Every accepted socket inherits these options from the
-    listener (Linux, tcp(7)), which saves five system calls a connection.
+    A peer that loses power sends no FIN. Every accepted socket inherits these options from the
+    listener (Linux, tcp(7)), which saves five system calls per connection.
     """
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     probe_s = max(1, round(timeout_s / _KEEP_ALIVE_PROBES))

@@ -1,21 +1,21 @@
 """HTTP/1.1 requests from bytes, without I/O: RFC 9112, read strictly.
 
-Feed bytes in any portions with `receive`; take a message in two steps, `read_head` and
-then `read_body`, each of which answers None until enough has arrived. The pause between
-the two is where a server decides on the body: refuse it, or say `100 Continue`.
+Feed bytes in any portions with `receive`; read a message in two steps, `read_head` and
+then `read_body`, each of which returns None until enough has arrived. Between the two, the
+server decides on the body: refuse it, or send `100 Continue`.
 
 Guarantees:
   * Any split of the same bytes gives the same heads, bodies and errors.
-  * Only `HttpError`s are raised. After one the parser is of no more use: what follows
+  * Only `HttpError`s are raised. After one, the parser must not be used again: what follows
     on the connection must not be read as a request (RFC 9112 section 11.2).
   * Memory is bounded: the limits below, plus what one `receive` brought.
 
 Strictness. Wherever RFC 9112 lets a recipient be lenient and a proxy in front might read
 the same bytes differently, the message is refused (request smuggling, section 11.2):
   * lines end in CRLF; a bare LF or CR is an error (section 2.2 would allow a bare LF);
-  * one blank between the parts of the request line (section 3 allows more);
-  * no line folding (section 5.2), no blank before the colon (section 5.1, a MUST);
-  * Content-Length is given once, as digits, and never beside Transfer-Encoding;
+  * one space between the parts of the request line (section 3 allows more);
+  * no line folding (section 5.2), no whitespace before the colon (section 5.1, a MUST);
+  * Content-Length is given once, as digits, and never together with Transfer-Encoding;
   * the only transfer coding is `chunked`, given once, in exactly that word; empty list
     members around it (RFC 9110 section 5.6.1 would ignore some) are refused as well.
 """
@@ -59,7 +59,7 @@ _CHUNK_LINE = re.compile(
     + rb"(?:[\t ]*+=[\t ]*+(?:" + TOKEN + rb"|" + _QUOTED + rb"))?+)*+)\r\n"
 )  # fmt: skip
 _MAX_CHUNK_LINE_BYTES = 256
-_MAX_EXTENSION_BYTES = 4096  # of one message, all chunks together
+_MAX_EXTENSION_BYTES = 4096  # per message, all chunks together
 _CRLF = b"\r\n"
 
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
@@ -77,7 +77,7 @@ class _State(Enum):
 
 
 class RequestParser:
-    """One connection's requests, one after the other."""
+    """Parses one connection's requests, one after the other."""
 
     __slots__ = (
         "_at",
@@ -98,8 +98,8 @@ class RequestParser:
     def __init__(self, limits: ParserLimits) -> None:
         self._limits = limits
         self._buffer = bytearray()
-        self._at = 0  # what lies before has been read
-        self._searched = 0  # everything before has been searched for a line's end
+        self._at = 0  # everything before it has been read
+        self._searched = 0  # everything before it has been searched for a line's end
         self._state = _State.START
         # Of the request being read.
         self._blank_lines = 0
@@ -112,12 +112,12 @@ class RequestParser:
         self._extension_bytes = 0
 
     def receive(self, data: bytes) -> None:
-        """Take the next bytes of the connection."""
+        """Append the next bytes of the connection."""
         self._buffer += data
 
     @property
     def is_between_requests(self) -> bool:
-        """Whether no byte of a next request has arrived."""
+        """Whether no byte of the next request has arrived."""
         return not self._buffer and self._state is _State.START and not self._blank_lines
 
     # -- head ---------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class RequestParser:
         self._at = match.end()
         return True
 
-    # The line is not there yet (False), is an empty one to skip, or is wrong (raises).
+    # False if the line is incomplete; skips one empty line; raises if the line is wrong.
     def _explain_request_line(self, limit: int) -> bool:
         end = self._line_end(limit, self._line_too_long(limit))
         if end is None:
@@ -182,7 +182,7 @@ class RequestParser:
             return self._read_request_line()
         raise BadRequest("The request line is not valid HTTP/1.1.")
 
-    # RFC 9112 section 3: 501 for a method longer than any, 414 for the target.
+    # RFC 9112 section 3: 501 for a method longer than any known one, 414 for a long target.
     def _line_too_long(self, limit: int) -> HttpError:
         if self._buffer.find(b" ", self._at, self._at + _LONGEST_METHOD) < 0:
             return NotImplementedHere("That method is not implemented.")
@@ -193,7 +193,7 @@ class RequestParser:
         self._fields = {}
         self._field_bytes = self._field_count = 0
 
-    # True when the empty line after the fields has been read; serves trailers, too.
+    # True when the empty line after the fields has been read; used for trailers, too.
     def _read_fields(self) -> bool:
         buffer, fields = self._buffer, self._fields
         while match := FIELD_LINE.match(buffer, self._at):
@@ -227,14 +227,14 @@ class RequestParser:
     def _fields_too_large(self) -> HttpError:
         return FieldsTooLarge(f"The header is over {self._limits.header_bytes} bytes.")
 
-    # Where the line at `_at` ends, None if that has not arrived. Only the first `limit`
-    # bytes count, so that any split of the same bytes is judged alike.
+    # Where the line at `_at` ends, or None if its end has not arrived. Only the first `limit`
+    # bytes are looked at, so that any split of the same bytes gives the same result.
     def _line_end(self, limit: int, too_long: HttpError) -> int | None:
         last = self._at + limit + 2
         end = self._buffer.find(_CRLF, self._at, last)
         stop = min(last, len(self._buffer)) if end < 0 else end + 2
         if _STRAY_LINE_END.search(self._buffer, self._at, stop):
-            raise BadRequest("Lines must end in CRLF, and CR or LF stand nowhere else.")
+            raise BadRequest("Lines must end in CRLF; CR and LF are allowed nowhere else.")
         if end >= 0:
             return end
         if len(self._buffer) >= last:
@@ -250,13 +250,13 @@ class RequestParser:
         expects = b"expect" in fields and self._check_expectation(minor, has_body)
         return RequestHead(method, path, query, minor, fields, keep_alive, has_body, expects)
 
-    # RFC 9112 section 6.3: what the body's length is, and all that makes it doubtful.
+    # RFC 9112 section 6.3: find the body's length, and refuse whatever makes it ambiguous.
     def _frame_body(self, minor: int) -> bool:
         length = self._fields.get(b"content-length")
         coding = self._fields.get(b"transfer-encoding")
         if coding is not None:
             if length is not None:
-                raise BadRequest("Content-Length and Transfer-Encoding must not stand together.")
+                raise BadRequest("Content-Length and Transfer-Encoding must not be combined.")
             if minor == 0:
                 raise BadRequest("Transfer-Encoding does not exist in HTTP/1.0.")
             check_coding(coding)
@@ -277,12 +277,12 @@ class RequestParser:
     # -- body ---------------------------------------------------------------------------
 
     def read_body(self, limit: int) -> bytes | None:
-        """The whole body of the request whose head was read, or None until it is there.
+        """The whole body of the request whose head was read, or None until it has arrived.
 
         Only for a head that has one (`has_body`).
 
         Args:
-            limit: the most bytes it may have.
+            limit: the maximum size in bytes.
 
         Raises:
             HttpError: 400, 413 or 431.
@@ -306,7 +306,7 @@ class RequestParser:
 
     @property
     def has_body_begun(self) -> bool:
-        """Whether bytes of the body are here, so that nobody waits for `100 Continue`."""
+        """Whether bytes of the body have arrived: the client does not wait for `100 Continue`."""
         return self._at < len(self._buffer) or bool(self._body)
 
     def _check_size(self, limit: int) -> None:

@@ -1,8 +1,8 @@
-"""What a request's head says: the meaning of its parts, each given whole.
+"""What the parts of a request's head mean.
 
 Owns the target's four forms, the host, the connection's persistence and the body's length;
-parser.py finds these parts among the bytes. Pure functions; whatever could be read in two
-ways is refused (see there).
+parser.py finds these parts in the bytes. Pure functions; whatever could be read in two ways
+is refused (see parser.py).
 """
 
 import re
@@ -29,7 +29,7 @@ MAX_SIZE_DIGITS = 15  # more than any limit can have; leading zeros do not count
 
 @dataclass(frozen=True, slots=True)
 class ParserLimits:
-    """Where a request is too large."""
+    """The sizes above which a request is refused."""
 
     request_line_bytes: int = 8 * 1024
     header_bytes: int = 16 * 1024  # all field lines together
@@ -68,12 +68,12 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     """Path and query of a target in one of its four forms (RFC 9112 section 3.2).
 
     Raises:
-        BadRequest, MisdirectedRequest, NotImplementedHere: if it has none, or one we do not serve.
+        BadRequest, MisdirectedRequest, NotImplementedHere: if it is malformed or not served.
     """
     if _BAD_PERCENT.search(target):
         raise BadRequest("The request target has a broken percent-encoding.")
     if method == b"CONNECT":
-        raise NotImplementedHere("This server is no proxy: CONNECT is not implemented.")
+        raise NotImplementedHere("This server is not a proxy: CONNECT is not implemented.")
     if target.startswith(b"/") and b"[" not in target and b"]" not in target:
         path, _, query = target.partition(b"?")
         return path, query
@@ -86,12 +86,12 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
         raise BadRequest("The request target is not valid HTTP/1.1.")
     if match[1]:  # RFC 9110 section 7.4: it did not come over TLS
         raise MisdirectedRequest("This connection is not secured, so https is not served on it.")
-    # Section 3.2.2: the authority in the target stands, and Host is not compared with it.
+    # Section 3.2.2: the authority in the target wins, and Host is not compared with it.
     return match[3] or b"/", match[4] or b""
 
 
 def check_host(fields: dict[bytes, bytes], minor: int) -> None:
-    """Whether there is one host, and not an empty one (RFC 9112 section 3.2, 9110 section 4.2.1).
+    """Check for one host that is not empty (RFC 9112 section 3.2, RFC 9110 section 4.2.1).
 
     Raises:
         BadRequest: if not.
@@ -120,7 +120,7 @@ def is_authority(value: bytes) -> bool:
 
 
 def keeps_alive(fields: dict[bytes, bytes], minor: int) -> bool:
-    """Whether the client wants the connection to stay (RFC 9112 section 9.3)."""
+    """Whether the client wants the connection to stay open (RFC 9112 section 9.3)."""
     if b"connection" not in fields:
         return minor > 0
     options = {option.strip(b" \t").lower() for option in fields[b"connection"].split(b",")}
@@ -128,19 +128,19 @@ def keeps_alive(fields: dict[bytes, bytes], minor: int) -> bool:
 
 
 def parse_length(value: bytes) -> int:
-    """The value of a Content-Length; of one over every limit, only that it is.
+    """Parse a Content-Length; a value above every limit is truncated, but stays above it.
 
     Raises:
         BadRequest: if it is anything but digits.
     """
     if not _DIGITS.fullmatch(value):
         raise BadRequest("Content-Length is not a number.")
-    # Longer ones need no exact value: they are over every limit (and int() has one, too).
+    # Longer ones need no exact value: they are above every limit (and int() has a limit, too).
     return int((value.lstrip(b"0") or b"0")[: MAX_SIZE_DIGITS + 1])
 
 
 def check_coding(value: bytes) -> None:
-    """Whether the transfer coding is `chunked` and nothing else (RFC 9112 section 6.1).
+    """Check that the transfer coding is `chunked` and nothing else (RFC 9112 section 6.1).
 
     Raises:
         BadRequest: if the last coding is not chunked: the body's length is unknowable.

@@ -25,7 +25,7 @@ class DateClock:
         self._value = b""
 
     def now(self) -> bytes:
-        """The present time as an IMF-fixdate, for example Sun, 06 Nov 1994 08:49:37 GMT."""
+        """The current time as an IMF-fixdate, for example Sun, 06 Nov 1994 08:49:37 GMT."""
         second = int(time.time())
         if second != self._second:
             self._second = second
@@ -34,7 +34,7 @@ class DateClock:
 
 
 class Prepared:
-    """A whole response in memory but for its date, put together at most once a second."""
+    """A whole response in memory except for its date, assembled at most once a second."""
 
     __slots__ = ("_date", "_rest", "_whole", "status")
 
@@ -54,13 +54,13 @@ class Prepared:
 
 
 def head(status: int, date: bytes, headers: Iterable[Header]) -> bytes:
-    """A status line, Date and `headers`, up to and with the empty line."""
+    """A status line, Date and `headers`, up to and including the empty line."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return b"".join((STATUS_LINES[status], date, b"\r\n", lines.encode("latin-1"), b"\r\n"))
 
 
 def whole(status: int, date: bytes, headers: Iterable[Header], body: bytes, method: str) -> bytes:
-    """A response with all of its `body`, to a request by `method`: HEAD gets it without."""
+    """A complete response to a request with `method`; HEAD gets it without the `body`."""
     lines = [*headers]
     if status not in (204, 304):  # RFC 9110 section 8.6
         lines.append(("Content-Length", str(len(body))))

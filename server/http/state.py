@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Seconds and counts beyond which a client is let go."""
+    """Seconds and counts beyond which a client is disconnected."""
 
     header_timeout_s: float
     body_timeout_s: float
     idle_timeout_s: float
-    stalled_timeout_s: float  # of a reader that takes nothing
-    vanished_timeout_s: float  # of a peer that does not acknowledge
+    stalled_timeout_s: float  # for a client that reads nothing
+    vanished_timeout_s: float  # for a peer that does not acknowledge
     connections: int
     parser: ParserLimits
 
@@ -36,14 +36,14 @@ class Application(Protocol):
     """What answers requests."""
 
     def body_limit(self, head: RequestHead) -> int:
-        """The most bytes the body of this request may have.
+        """The maximum size of this request's body, in bytes.
 
         Raises:
             HttpError: if the request is refused whatever its body is.
         """
 
     def cached_response(self, head: RequestHead) -> response.Prepared | None:
-        """The answer on a connection that stays, if it is a prepared one.
+        """The prepared response for a connection that stays open, if there is one.
 
         It must depend on nothing but the request; whatever needs more is left to `handle`.
         """
@@ -52,11 +52,11 @@ class Application(Protocol):
         """Answer, now or later, through `exchange`.
 
         Raises:
-            HttpError: to have it answered; only before the exchange was begun.
+            HttpError: to be sent as the response; only before anything else was sent.
         """
 
     def render_error(self, head: RequestHead, error: HttpError) -> HttpError:
-        """The same error as the client of this request expects it (as JSON, say)."""
+        """The same error in the form that this request's client expects (JSON, for example)."""
 
 
 class Closable(Protocol):
@@ -76,10 +76,10 @@ class ServerState:
     application: Application
     limits: ConnectionLimits
     loop: Loop
-    on_request: Callable[[Record], None] | None = None  # hears of every request at its end
+    on_request: Callable[[Record], None] | None = None  # called at the end of every request
     clock: response.DateClock = field(default_factory=response.DateClock)
     connections: set[Closable] = field(default_factory=set)
-    refused: set[Closable] = field(default_factory=set)  # those turned away, not yet gone
+    refused: set[Closable] = field(default_factory=set)  # turned away, but not closed yet
     is_closing: bool = False  # no connection is kept alive any more
     memo: Memo = field(default_factory=Memo)
 
@@ -89,7 +89,7 @@ class ServerState:
             self.application.handle(exchange)
         except HttpError as error:
             exchange.fail(error)
-        except Exception:  # a fault of ours must cost this request only
+        except Exception:  # a bug of ours must cost this request only
             log.exception("could not answer %s", exchange.head.method)
             exchange.fail(HttpError("Something went wrong on the server."))
 
@@ -108,7 +108,7 @@ class ServerState:
     def log_unanswered(
         self, method: str, path: str, status: int | None, sent_bytes: int, begun_at: float
     ) -> None:
-        """Log a request that never came to an exchange, begun then (0.0: not measured)."""
+        """Log a request that never got an exchange; `begun_at` is 0.0 if not measured."""
         if self.on_request is not None:
             duration_s = time.perf_counter() - begun_at if begun_at else 0.0
             self.on_request(Record(method, path, status, sent_bytes, duration_s))

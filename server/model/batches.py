@@ -1,17 +1,17 @@
-"""How many prompt tokens to evaluate between two looks at the cancel event.
+"""How many prompt tokens to evaluate between two checks of the cancel event.
 
-Pure: from the time that each batch took, it finds the size of the next. Large batches are faster
-(SmolLM2, 2 threads: 110 tokens/s one by one, 172 by eights, 185 by 64s); small ones let a cancelled
-prompt go sooner. So a batch is as large as the target allows, and all are of equal size, since a
-short last one would cost as much as a full one.
+Pure: derives the size of the next batch from the time that the last one took. Large batches are
+faster (SmolLM2, 2 threads: 110 tokens/s one by one, 172 in batches of 8, 185 in batches of 64);
+small ones let a prompt be cancelled sooner. So a batch is as large as the target allows, and all
+are of equal size, since a short last one would cost as much as a full one.
 
 Where one token alone takes longer than the target, as with a 7B model on a Pi, a batch is one
-token: cancelling comes first, though prefill is slower by what batches would have saved (on 2 cores
-of an EPYC, 7B in q2_K: 8.8 prompt tokens/s instead of 10.1).
+token: cancelling comes first, though prefill loses what larger batches would save (on 2 cores of
+an EPYC, 7B in q2_K: 8.8 prompt tokens/s instead of 10.1).
 """
 
-_TARGET_S = 0.12  # with the odd slow batch, an event is still noticed within a quarter of a second
-_LARGEST = 64  # beyond it nothing was gained (195 tokens/s by 128s)
+_TARGET_S = 0.12  # even with a slow batch now and then, a cancel is noticed within 0.25 s
+_LARGEST = 64  # beyond it little is gained (195 tokens/s in batches of 128)
 _FIRST = 8
 
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from server.model.sampler import Logits
 
-LARGEST_BATCH = 512  # ggml's buffers are made for it; a larger one ends the process
+LARGEST_BATCH = 512  # ggml's buffers are sized for it; a larger batch aborts the process
 _CONTINUED = 0.5
 
 
 class Context:
-    """Used on the model thread only."""
+    """One KV cache. Used on the model thread only."""
 
     def __init__(self, llm: Any) -> None:
         self._llm = llm
@@ -29,17 +29,17 @@ class Context:
 
     @property
     def tokens(self) -> Sequence[int]:
-        """What it holds."""
+        """The tokens that it holds."""
         held: list[int] = self._llm._context
         return held
 
     def common_prefix(self, prompt: Sequence[int]) -> int:
-        """How many tokens `prompt` and this context begin with alike."""
+        """The length of the prefix that `prompt` and this context have in common."""
         pairs = zip(prompt, self.tokens, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def keep_prefix(self, prompt: Sequence[int]) -> Sequence[int]:
-        """Keep what `prompt` begins with, and return the rest of it: one token at least."""
+        """Keep the common prefix with `prompt`; return the rest of `prompt`, at least one token."""
         rest: Sequence[int] = self._llm.prepare_inputs_for_generation(prompt, reset=True)
         return rest
 
@@ -58,17 +58,17 @@ class Context:
         self._llm.eval(tokens, batch_size=len(tokens), threads=threads)
 
     def logits(self) -> Logits:
-        """Those of the last token, in ggml's own buffer: writable, until the next evaluation."""
+        """The last token's logits, in ggml's own buffer: writable, until the next evaluation."""
         pointer = self._llm.ctransformers_llm_logits_data()
         address = ctypes.addressof(pointer.contents)
-        if address != self._logits_address:  # the next evaluation may move it
+        if address != self._logits_address:  # an evaluation may move the buffer
             self._logits_address = address
             self._logits_view = np.ctypeslib.as_array(pointer, shape=(self._llm.vocab_size,))
         return self._logits_view
 
 
 class Contexts:
-    """Several contexts: each prompt gets the one that it goes on with, or the stalest.
+    """Several contexts: each prompt gets the one that it continues, or the least recently used.
 
     Args:
         contexts: at least one.
@@ -84,21 +84,21 @@ class Contexts:
         return iter(self._by_use)
 
     def persona_prefix(self, prompt: Sequence[int]) -> int:
-        """How many tokens of the persona `prompt` begins with: all, or with another text none."""
+        """How many persona tokens `prompt` begins with: all, or none with another system text."""
         length = len(self._persona)
         return length if tuple(prompt[:length]) == self._persona else 0
 
     def take(self, prompt: Sequence[int]) -> Context:
-        """The context for `prompt`, which now is the most recently used."""
+        """Choose the context for `prompt`, and make it the most recently used."""
         shared = self.persona_prefix(prompt)
-        # `max` takes the first, the stalest, of equals.
+        # Of equals, `max` returns the first, which is the least recently used.
         chosen = max(self._by_use, key=lambda context: self._likeness(context, prompt, shared))
         self._by_use.remove(chosen)
         self._by_use.append(chosen)
         return chosen
 
-    # How much of a talk `prompt` and what the context holds have in common, if it is one talk:
-    # then at least half of the shorter one, not counting the persona.
+    # How many tokens `prompt` and the context have in common, not counting the persona; 0 unless
+    # that is at least half of the shorter one, as it is within one conversation.
     @staticmethod
     def _likeness(context: Context, prompt: Sequence[int], shared: int) -> int:
         own = context.common_prefix(prompt) - shared

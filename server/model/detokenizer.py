@@ -1,35 +1,35 @@
-"""From an answer's tokens to its text, which ends before a stop text. Pure: no model, no clock."""
+"""Turns an answer's tokens into text, up to a stop sequence. Pure: no model, no clock."""
 
 import codecs
 from collections.abc import Sequence
 
 
 class Detokenizer:
-    """What has been spoken, joined into text and ended before a stop text."""
+    """Joins the tokens of an answer into text, and ends it before a stop sequence."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._joiner = _TextJoiner()
         self._stops = StopFinder(stops)
         self.tokens: list[int] = []
-        self.text = ""  # what was said of them
+        self.text = ""  # their text, as far as it was returned
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a stop text has come: nothing more is to be said."""
+        """Whether a stop sequence was found, which ends the answer."""
         return self._stops.is_found
 
     @property
     def is_exact(self) -> bool:
-        """Whether `tokens` are exactly `text`: no stop text or half a character follows."""
+        """Whether `tokens` are exactly `text`, without a stop sequence or half a character."""
         return bool(self.text) and not self.is_stopped and not self._joiner.is_within_character
 
     def feed(self, token: int, piece: bytes) -> str:
-        """Take a token and its text; returns what may be said now."""
+        """Add a token and its bytes, and return the text that may be sent now."""
         self.tokens.append(token)
         return self._say(self._stops.feed(self._joiner.feed(piece)))
 
     def end(self) -> str:
-        """What was held back for what might have followed."""
+        """Return the text that was held back, since no stop sequence can follow any more."""
         return self._say(self._stops.end())
 
     def _say(self, text: str) -> str:
@@ -38,7 +38,7 @@ class Detokenizer:
 
 
 class _TextJoiner:
-    """Joins token pieces into text: whole characters only, and no blanks at the start."""
+    """Joins token pieces into text: whole characters only, and no whitespace at the start."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -57,7 +57,7 @@ class _TextJoiner:
 
 
 class StopFinder:
-    """Passes text on as it comes, but for what might become a stop text."""
+    """Passes text on as it comes, except for what might become a stop sequence."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(filter(None, stops))
@@ -65,7 +65,7 @@ class StopFinder:
         self.is_found = False
 
     def feed(self, text: str) -> str:
-        """What may be said now; once `is_found`, the rest is not to be said."""
+        """Return the text that may be sent now; once `is_found`, the rest must not be sent."""
         if not self._stops:
             return text
         text = self._held + text
@@ -79,11 +79,11 @@ class StopFinder:
         return text[: len(text) - kept]
 
     def end(self) -> str:
-        """What was held back, now that nothing follows."""
+        """Return what was held back, now that nothing follows."""
         held, self._held = self._held, ""
         return held
 
-    # The length of the longest end of `text` that a stop text begins with.
+    # The length of the longest suffix of `text` that is a prefix of a stop sequence.
     def _kept(self, text: str) -> int:
         longest = max(map(len, self._stops)) - 1
         for length in range(min(longest, len(text)), 0, -1):

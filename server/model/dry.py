@@ -1,12 +1,12 @@
-"""DRY ("Don't Repeat Yourself"): makes tokens unlikely that would go on with a repetition.
+"""DRY ("Don't Repeat Yourself"): penalises tokens that would continue a repetition.
 
-Owns the index of what was said. A token that would lengthen a sequence which was said before is
+Owns the index of what was said. The logit of a token that would extend a repeated sequence is
 lowered by multiplier · 1.75^(length - 2), where length is how many tokens the end of the answer has
-in common with the earlier place (p-e-w's proposal for text-generation-webui, 2024;
-names and defaults as in llama.cpp's `llama_sampler_init_dry`). Unlike there, only the answers of
-the talk count, not the prompt: taking up the visitor's words is wanted.
+in common with the earlier occurrence (p-e-w's proposal for text-generation-webui, 2024;
+names and defaults as in llama.cpp's `llama_sampler_init_dry`). Unlike in llama.cpp, only the
+answers of the conversation count, not the prompt: taking up the visitor's words is wanted.
 
-Cost: with each token, a look at the places where the last token was said before.
+Cost per token: one look at each place where the last token was said before.
 """
 
 from collections import defaultdict
@@ -17,14 +17,14 @@ from server.model.sampler import Logits
 _BASE = 1.75
 _ALLOWED_LENGTH = 2  # tokens that may be repeated without a penalty
 _LONGEST = 40  # tokens; longer matches get the penalty of this length
-_BREAK = -1  # between two answers: no sequence goes over it
+_BREAK = -1  # between two answers: no sequence crosses it
 
 
 class Dry:
-    """What was said in one talk; `accept` each token of the answer, `penalise` before each draw.
+    """One conversation's answers; `accept` each token of the answer, `penalise` before each draw.
 
     Args:
-        multiplier: how strictly repetitions are kept down, in logits; 0 is not at all.
+        multiplier: the strength of the penalty, in logits; 0 turns it off.
         said: the tokens of each earlier answer.
     """
 
@@ -39,12 +39,12 @@ class Dry:
                 self._history.append(_BREAK)
 
     def accept(self, token: int) -> None:
-        """Take a token that was said."""
+        """Add a token that was said."""
         self._places[token].append(len(self._history))
         self._history.append(token)
 
     def penalise(self, logits: Logits) -> None:
-        """Lower, in place, what would go on with a repetition."""
+        """Lower, in place, the logits of tokens that would continue a repetition."""
         if not self._multiplier or not self._history:
             return
         lengths: dict[int, int] = {}
@@ -59,7 +59,7 @@ class Dry:
         for token, length in lengths.items():
             logits[token] -= self._multiplier * _BASE ** (length - _ALLOWED_LENGTH)
 
-    # How many tokens up to `place` and up to `last` are the same.
+    # How many tokens are the same, counted back from `place` and from `last`.
     def _common_length(self, place: int, last: int) -> int:
         history, length = self._history, 0
         while (

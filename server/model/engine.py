@@ -6,13 +6,13 @@ and decode, which generates an answer. Knows nothing of queues, sockets or async
 Guarantees:
   * Everything but `write_prompt` runs on one thread, the model thread (worker.py), because
     a ctransformers model is not thread-safe. `write_prompt` only reads tables.
-  * `cancelled` is looked at before every batch of a prompt and before every token: after it
-    is set, at most the evaluation under way is finished and none is begun.
+  * `cancelled` is checked before every batch of a prompt and before every token: once it is
+    set, at most the current evaluation finishes and no other begins.
   * The persona's tokens are the first of every prompt, so they stay in the KV cache even if the
-    prompt is cancelled, fails or is refused. Only a prompt with a system text of its own takes
-    their place, in one context.
+    prompt is cancelled, fails or is refused. Only a prompt with a system text of its own
+    replaces them, in one context.
   * A token's text is sent before the token is evaluated, and never ends inside a UTF-8 character.
-  * The context is never exceeded: a prompt too long is refused, an answer ends with LENGTH.
+  * The context is never exceeded: too long a prompt is refused, an answer ends with LENGTH.
 
 Why ctransformers' own `llm(prompt, stream=True)` is not used: it evaluates the whole prompt
 in one call and every token before it hands out its text, so nothing could be cancelled
@@ -40,9 +40,9 @@ from server.model.sampler import Sampling, penalise, sample
 
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
-_ANSWER_TOKENS_BESIDE_TALK = 256  # room that a shortened conversation leaves
-# Of fixed size: ggml rounds differently in other batches, so a seed would give another answer
-# whenever the persona was evaluated again.
+_ANSWER_TOKENS_BESIDE_TALK = 256  # room that a shortened conversation leaves for the answer
+# Of fixed size: ggml rounds differently in other batch sizes, so the same seed would give another
+# answer whenever the persona was evaluated again.
 _PERSONA_BATCH_TOKENS = 16
 
 
@@ -64,26 +64,26 @@ class Engine:
         self._governor = governor
         self._batch = BatchSize()
         self._contexts = Contexts(contexts, prompts.persona_tokens)
-        self._context = contexts[0]  # the one at work
+        self._context = contexts[0]  # the one in use
         self.context_tokens = self._context.length
 
     @property
     def threads(self) -> int:
-        """Threads that ggml gets for a token now."""
+        """The number of threads that ggml currently uses for a token."""
         return self._governor.threads
 
     @property
     def cooling(self) -> CoolingState | None:
-        """The last reading; None without a limit (`--max-celsius`)."""
+        """The last temperature and duty; None without a limit (`--max-celsius`)."""
         return self._governor.cooling
 
     def write_prompt(self, conversation: Conversation) -> Prompt:
-        """The whole prompt for `conversation`. Safe on any thread.
+        """Write the whole prompt for `conversation`. Safe on any thread.
 
-        What the context has no room for is left out of the talk, the oldest first.
+        Turns that the context has no room for are left out, the oldest first.
 
         Raises:
-            PromptEmpty: if the question has nothing to say.
+            PromptEmpty: if nothing is left of the question once it is cleaned.
             PromptTooLong: if the context has no room for the question and a short answer.
         """
         most = self.context_tokens - _LEAST_ANSWER_TOKENS
@@ -92,7 +92,7 @@ class Engine:
         )
 
     def prefill_persona(self, cancelled: threading.Event, progress: Progress) -> None:
-        """Evaluate the persona, so that no prompt has to; `cancelled` is looked at every 16 tokens.
+        """Evaluate the persona, so that no prompt has to; `cancelled` is checked every 16 tokens.
 
         Raises:
             ModelFileError: if the persona does not fit the context.
@@ -110,7 +110,7 @@ class Engine:
     def prefill(
         self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress
     ) -> bool:
-        """Bring a context to `prompt`: reuse what it begins with, evaluate the rest.
+        """Bring a context to `prompt`: reuse the common prefix, evaluate the rest.
 
         Returns:
             False if it was cancelled before the end.
@@ -144,8 +144,8 @@ class Engine:
             return min(_PERSONA_BATCH_TOKENS, persona_left)
         return self._batch.next(left)
 
-    # The tokens of the persona that must be evaluated before the rest of `prompt`. What the context
-    # holds of it is kept only if it was evaluated in the same batches, from its beginning.
+    # How many tokens of the persona must be evaluated before the rest of `prompt`. Those that the
+    # context holds already are kept only if they were evaluated in the same batches from the start.
     def _make_room_for_persona(self, prompt: Sequence[int]) -> int:
         shared = self._contexts.persona_prefix(prompt)
         common, held = self._context.common_prefix(prompt[:shared]), len(self._context.tokens)
@@ -161,7 +161,7 @@ class Engine:
         cancelled: threading.Event,
         progress: Progress,
     ) -> Iterator[str]:
-        """Read `prompt` (from `write_prompt`), then yield the answer's text piece by piece.
+        """Prefill `prompt` (from `write_prompt`), then yield the answer's text piece by piece.
 
         Every piece is yielded before its token is evaluated, so an iteration costs one
         evaluation. `progress` shows stage and counts meanwhile, and `finish` at the end.
@@ -180,7 +180,7 @@ class Engine:
             progress.decode_s = time.perf_counter() - started
 
     def evaluate(self, tokens: Sequence[int]) -> None:
-        """Append `tokens`, at most LARGEST_BATCH, to the context at work, in one call into ggml.
+        """Append `tokens`, at most LARGEST_BATCH, to the current context, in one call into ggml.
 
         Raises:
             RuntimeError: if ggml fails.
@@ -216,7 +216,7 @@ class Engine:
                 yield piece
         finish: Finish | None = Finish.STOP if answer.is_stopped else None
         while finish is None:
-            may_end = bool(answer.tokens) and not sampling.ignore_eos  # never empty
+            may_end = bool(answer.tokens) and not sampling.ignore_eos  # no answer is empty
             token = self._next_token(recent, dry, sampling, draw, may_end)
             if token in self._control:
                 finish = Finish.STOP

@@ -1,17 +1,17 @@
-"""What can go wrong in the model room. Every message is one plain sentence for a person.
+"""What can go wrong with the model. Every message is one plain sentence for a person.
 
     ModelError
     +-- ModelFileError     the file cannot be used: the process ends with exit status 1
     +-- ModelUnavailable   no prompt can be answered: the model failed, or we are shutting down
-    +-- QueueFull          too many prompts wait already
-    +-- ClientQueueFull    too many of one client's do
+    +-- QueueFull          too many prompts are waiting already
+    +-- ClientQueueFull    too many of one client's prompts are waiting
     +-- PromptError        this prompt cannot be answered, others can
         +-- PromptEmpty
         +-- PromptTooLong
 
-    FetchError             a model could not be brought (fetch/, before any server runs)
+    FetchError             a model could not be fetched (fetch/, before any server runs)
 
-Nothing here knows HTTP; api/reply.py alone maps these classes to statuses.
+Nothing here knows of HTTP; api/reply.py alone maps these classes to statuses.
 """
 
 
@@ -32,13 +32,13 @@ class ModelUnavailable(ModelError):
 
 
 class QueueFull(ModelError):
-    """As many prompts wait as may wait."""
+    """The queue is full."""
 
     reason = "queue_full"
 
 
 class ClientQueueFull(ModelError):
-    """As many prompts of one client wait as may wait of one."""
+    """One client's share of the queue is full."""
 
     reason = "client_queue_full"
 
@@ -48,7 +48,7 @@ class PromptError(ModelError):
 
 
 class PromptEmpty(PromptError):
-    """Nothing is left of the prompt but blanks and control characters."""
+    """The prompt has nothing but whitespace and control characters."""
 
     reason = "empty"
 
@@ -60,4 +60,4 @@ class PromptTooLong(PromptError):
 
 
 class FetchError(Exception):
-    """The model could not be brought; `str(error)` is one sentence for a person."""
+    """The model could not be fetched; `str(error)` is one sentence for a person."""

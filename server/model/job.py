@@ -1,7 +1,7 @@
-"""One prompt's way through the model: its stages, how far it is, how it ended, who hears of it.
+"""One prompt's way through the model: its stages, progress, outcome and listener.
 
 Owns no lock. Every field of `Progress` and `Loading` is one value, written by the model thread and
-read by anyone: a reader sees each as it is or as it just was, never half of it.
+read by anyone: a reader sees the current value or the previous one, never half of one.
 """
 
 import threading
@@ -41,15 +41,15 @@ class Progress:
     finish: Finish | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of the prompt, those that were still in the context
-    prefilled_tokens: int = 0  # of the prompt, those that are in the context by now
+    prefilled_tokens: int = 0  # of the prompt, those that are in the context so far
     tokens: int = 0  # of the answer
-    prefill_s: float = 0.0  # time to read the uncached tokens
+    prefill_s: float = 0.0  # time to evaluate the uncached tokens
     decode_s: float = 0.0  # time from the first token's sampling to the end
 
 
 @dataclass(slots=True)
 class Loading:
-    """How far the start has come: written by the model thread, read by anyone."""
+    """Progress of loading the model: written by the model thread, read by anyone."""
 
     file_bytes: int = 0
     read_bytes: int = 0  # of the file, from the disk
@@ -102,10 +102,10 @@ class Outcome:
 
 
 class Listener(Protocol):
-    """Who asked: called on the event loop."""
+    """Receives one answer. Called on the event loop."""
 
     def on_text(self, text: str) -> None:
-        """More of the answer."""
+        """The next piece of the answer."""
 
     def on_end(self, outcome: Outcome) -> None:
         """The job is over, one way or another. Called exactly once."""
@@ -119,7 +119,7 @@ class Job:
     prompt: Prompt | None  # None if it came before there was a tokenizer
     sampling: Sampling
     listener: Listener
-    client: str  # whom to count it for
+    client: str  # whose limit it counts towards
     submitted_at: float
     cancelled: threading.Event = field(default_factory=threading.Event)
     progress: Progress = field(default_factory=Progress)

@@ -1,4 +1,4 @@
-"""From a model file to an `Engine`. The only importer of ctransformers."""
+"""Loads a model file into an `Engine`. The only importer of ctransformers."""
 
 import threading
 from dataclasses import dataclass, field
@@ -39,12 +39,12 @@ def load_engine(
     loading: Loading | None = None,
     cancelled: threading.Event | None = None,
 ) -> Engine:
-    """Load the model file; seconds for a small model, longer from a slow disk.
+    """Load the model file: takes seconds for a small model, longer from a slow disk.
 
     Args:
         settings: what to load.
         loading: receives the progress.
-        cancelled: is looked at while the file is read.
+        cancelled: is checked while the file is read.
 
     Raises:
         ModelFileError: if the file or the tokenizer beside it cannot be used.
@@ -85,7 +85,7 @@ def _load(file: modelfile.ModelFile, context_tokens: int) -> LLM:
         raise ModelFileError(f"ctransformers cannot load {file.path}: {error}") from error
 
 
-# Tokens that print nothing mark turns and ends; a GGUF file's control tokens print nothing.
+# Control tokens mark turns and ends, and print nothing; that is how to recognise them.
 def _control_ids(llm: LLM) -> frozenset[int]:
     silent = {i for i in range(llm.vocab_size) if not llm.ctransformers_llm_detokenize(i)}
     return frozenset(silent | {llm.bos_token_id, llm.eos_token_id})

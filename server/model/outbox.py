@@ -25,10 +25,10 @@ class Outbox:
         return is_due
 
     def take(self) -> str:
-        """Everything that waits, on the loop.
+        """Remove and return everything that waits, on the loop.
 
-        The flag falls before the deque is emptied: a piece put in after that finds it down and
-        asks for a new wake-up, so none is left behind.
+        The flag is cleared before the deque is emptied: a piece put in after that finds it
+        cleared and asks for a new wake-up, so no piece is forgotten.
         """
         self._is_wake_up_sent = False
         text = ""

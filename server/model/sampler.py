@@ -30,14 +30,14 @@ class Sampling:
     """How one answer is to be sampled."""
 
     max_tokens: int
-    temperature: float = 0.6  # 0 takes the likeliest token every time
+    temperature: float = 0.6  # 0 picks the likeliest token every time
     top_k: int = 40
     top_p: float = 0.9
     repetition_penalty: float = 1.1  # 1 is none
-    dry_multiplier: float = 0.8  # against repeating the talk's earlier answers (dry.py); 0 is off
+    dry_multiplier: float = 0.8  # against repeating earlier answers (dry.py); 0 is off
     seed: int | None = None  # None draws one from the operating system
     ignore_eos: bool = False  # go on to `max_tokens`, for measuring (llama.cpp's and vLLM's name)
-    stop: tuple[str, ...] = ()  # texts before which the answer ends
+    stop: tuple[str, ...] = ()  # sequences before which the answer ends
 
 
 def penalise(logits: Logits, recent: Collection[int], penalty: float) -> None:
@@ -50,11 +50,11 @@ def penalise(logits: Logits, recent: Collection[int], penalty: float) -> None:
 
 
 def sample(logits: Logits, sampling: Sampling, draw: random.Random) -> int:
-    """The id of the next token: one draw from `draw`, none at temperature 0."""
+    """Choose the next token's id: one draw from `draw`, none at temperature 0."""
     if sampling.temperature < _COLDEST:
         return int(logits.argmax())
     ids = _largest(logits, sampling.top_k)
-    # On so few numbers, lists are quicker than arrays.
+    # For this few numbers, lists are faster than arrays.
     values = logits[ids].tolist()
     # llama.cpp cuts by top-p before it applies the temperature, and so do we.
     cumulative = _cumulative_weights(values, 1.0)
@@ -80,7 +80,7 @@ def _largest(logits: Logits, k: int) -> NDArray[np.intp]:
     return largest
 
 
-# Softmax's numerators, summed up. `values` in falling order, so that none overflows.
+# Cumulative sums of softmax's numerators. `values` are in descending order: none overflows.
 def _cumulative_weights(values: list[float], temperature: float) -> list[float]:
     largest = values[0]
     return list(accumulate([math.exp((value - largest) / temperature) for value in values]))

@@ -10,10 +10,10 @@ What runs where
                 (plain fields that the loop may read at any time) and `outbox`
 
 What crosses
-  loop -> thread   one `threading.Event` a prompt, which the thread only reads
+  loop -> thread   one `threading.Event` per prompt, which the thread only reads
   thread -> loop   pieces of text through `outbox`, woken by `call_soon_threadsafe`; one
-                   wake-up serves every piece that waits, so a slow loop is not flooded
-                   and a quick one gets each piece at once
+                   wake-up serves all waiting pieces, so a slow loop is not flooded and a
+                   fast one gets each piece at once
   The thread never waits for the loop or for a reader: an answer is bounded by its token
   limit, a few KB. Once the loop is closed, what crosses is dropped.
 
@@ -54,7 +54,7 @@ LoadEngine = Callable[[Loading, threading.Event], Engine]
 
 
 class State(Enum):
-    """What the model can do for us."""
+    """Whether the model can answer prompts."""
 
     LOADING = "loading"
     READY = "ready"
@@ -71,7 +71,7 @@ class Worker:
     Args:
         load: makes the engine; called once, on the model thread. It reports its progress,
             and gives up when the event is set.
-        waiting_limit: how many prompts may wait, beside the one being answered.
+        waiting_limit: how many prompts may wait, besides the one being answered.
         client_limit: how many of them may be one client's.
     """
 
@@ -84,10 +84,10 @@ class Worker:
         self._closing = threading.Event()
         self._engine: Engine | None = None
         self._jobs: dict[Job, None] = {}  # all that have not ended, in order of submission
-        # Those that wait. Ours and not the executor's: a cancelled job must leave at once,
-        # with all that hangs on it. The loop appends and removes, the thread pops.
+        # The waiting jobs. Our own queue, not the executor's, because a cancelled job and all
+        # that it references must be freed at once. The loop appends and removes, the thread pops.
         self._waiting: deque[Job] = deque()
-        self._is_taking = False  # the thread is at work on `_waiting`
+        self._is_taking = False  # the thread is working through `_waiting`
         self._idle = asyncio.Event()
         self._idle.set()
         self.state = State.LOADING
@@ -95,11 +95,11 @@ class Worker:
         self.last: Outcome | None = None
         self.speed: float | None = None  # tokens per second of the last answer that had any
         self.counts: dict[str, int] = {}  # ended jobs by their `Outcome.ending`
-        self.on_outcome: Callable[[Outcome], None] | None = None  # hears of every ended job
+        self.on_outcome: Callable[[Outcome], None] | None = None  # called for every ended job
 
     def start(self) -> "asyncio.Future[None]":
-        """Begin to load. The future ends with ModelFileError if the model cannot be used."""
-        # Handed to the executor here and now, so that it stands before every prompt.
+        """Start loading. The future fails with ModelFileError if the model cannot be used."""
+        # Submitted to the executor right here, so that it runs before any prompt.
         loading = self._loop.run_in_executor(self._executor, self._load)
         return asyncio.ensure_future(self._await_load(loading))
 
@@ -110,7 +110,7 @@ class Worker:
 
     @property
     def is_busy(self) -> bool:
-        """Whether any prompt is waiting or at work."""
+        """Whether any prompt is waiting or running."""
         return bool(self._jobs)
 
     @property
@@ -120,7 +120,7 @@ class Worker:
 
     @property
     def current(self) -> Progress | None:
-        """Progress of the prompt being read or answered, if there is one."""
+        """Progress of the prompt in prefill or decode, if there is one."""
         for job in self._jobs:
             if not _is_waiting(job):
                 return job.progress
@@ -133,12 +133,12 @@ class Worker:
 
     @property
     def cooling(self) -> CoolingState | None:
-        """The last reading, if there is a limit."""
+        """The last temperature and duty, if there is a temperature limit."""
         return self._engine.cooling if self._engine else None
 
     @property
     def is_closing(self) -> bool:
-        """Whether the end has begun."""
+        """Whether `close` has been called."""
         return self._closing.is_set()
 
     @property
@@ -149,19 +149,19 @@ class Worker:
     def submit(
         self, conversation: Conversation, sampling: Sampling, listener: Listener, client: str
     ) -> Job:
-        """Queue a prompt. `listener` hears of it only after this call has returned.
+        """Queue a prompt. `listener` is called only after this call has returned.
 
         Args:
             conversation: what is asked, and what was said before.
             sampling: how to answer.
-            listener: hears of the answer.
+            listener: receives the answer.
             client: who asks; any text that is the same for the same client.
 
         Raises:
             PromptEmpty, PromptTooLong: at once if the tokenizer is loaded; before that the
                 same errors reach the listener in the outcome.
-            QueueFull: if as many wait already as may.
-            ClientQueueFull: if as many of this client's wait already as may.
+            QueueFull: if the queue is full.
+            ClientQueueFull: if this client's share of the queue is full.
             ModelUnavailable: if the model failed, or the worker is closing.
         """
         if self._closing.is_set():
@@ -172,7 +172,7 @@ class Worker:
             raise QueueFull(f"{self._waiting_limit} prompts are waiting already; try again soon.")
         if self._waiting_of(client) >= self._client_limit:
             raise ClientQueueFull(
-                f"{self._client_limit} of your prompts are waiting already; let one be answered."
+                f"{self._client_limit} of your prompts are waiting already; wait for an answer."
             )
         prompt = self._engine.write_prompt(conversation) if self._engine else None
         job = Job(conversation, prompt, sampling, listener, client, time.perf_counter())
@@ -186,18 +186,18 @@ class Worker:
         return sum(job.client == client for job in self._jobs if _is_waiting(job))
 
     def cancel(self, job: Job) -> None:
-        """Stop a job wherever it is; one that waits ends within this call. Harmless if over."""
+        """Stop a job at any stage; a waiting one ends within this call. No effect if it is over."""
         job.cancelled_at = job.cancelled_at or time.perf_counter()
         job.cancelled.set()
         if self._withdraw(job):
             self._end(job, self._outcome(job, Finish.CANCELLED, None))
 
     async def close(self, grace_s: float, limit_s: float) -> bool:
-        """Refuse what waits, let the running answer finish within `grace_s`, then cancel it.
+        """Refuse waiting prompts, give the running answer `grace_s` to finish, then cancel it.
 
         Returns:
-            Whether the model thread was free within `limit_s`. If not, it sits in a call
-            into C that cannot be interrupted.
+            Whether the model thread was free within `limit_s`. If not, it is inside a C call
+            that cannot be interrupted.
         """
         self._closing.set()
         self._refuse_waiting(_SHUTTING_DOWN)
@@ -267,7 +267,7 @@ class Worker:
             self._run(job)
         self._to_loop(self._on_all_taken)
 
-    # A job may have come between the thread's last look and this call.
+    # A job may have arrived between the thread's last look and this call.
     def _on_all_taken(self) -> None:
         self._is_taking = False
         if self._waiting:
@@ -296,7 +296,7 @@ class Worker:
             finish = self._answer(job)
         except ModelError as refused:
             finish, error = Finish.FAILED, refused
-        except Exception:  # whatever one prompt brings about must not end the model thread
+        except Exception:  # nothing that one prompt causes may end the model thread
             log.exception("the model failed on a prompt")
             finish, error = Finish.FAILED, ModelUnavailable("The model failed on this prompt.")
         self._to_loop(self._end, job, self._outcome(job, finish, error))
@@ -337,7 +337,7 @@ class Worker:
     def _to_loop(self, call: Callable[..., None], *arguments: object) -> None:  # model thread
         try:
             self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:  # the loop is closed: nobody is left to hear it
+        except RuntimeError:  # the loop is closed: nobody is left to notify
             log.debug("the event loop is closed; dropped %s", call.__name__)
 
     @staticmethod

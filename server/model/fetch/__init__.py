@@ -1,1 +1,1 @@
-"""Fetching models: a process of its own, never the server's."""
+"""Fetches models, in a process of its own: the server never imports this."""

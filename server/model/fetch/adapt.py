@@ -1,17 +1,17 @@
 """Adapts SmolLM2's GGUF file to what ctransformers 0.2.27 can load.
 
-Owns: the rewriting of one file into two, a GGUF with a SentencePiece-style
+Owns the rewriting of one file into two, a GGUF with a SentencePiece-style
 vocabulary and an untied output matrix, and a Hugging Face `tokenizer.json`.
 
-Why it is needed (each point found in ctransformers' C++ sources or by trying):
+Why it is needed (each point found in ctransformers' C++ sources or by experiment):
   * loading fails without `output.weight`, because this llama.cpp predates tied
     embeddings, and without `tokenizer.ggml.scores`;
   * its GPT-2 tokenizer reads past the end of its tables on unknown bytes, so the
     vocabulary is declared SentencePiece here and is never used to tokenize:
     `tokenizer.json` does that.
 
-Promises: `adapt` writes only to the two paths it is given. Whoever calls it makes
-the result atomic (__main__.py). The serving process never imports this module.
+Promises: `adapt` writes only to the two paths it is given. The caller makes the
+result atomic (__main__.py). The serving process never imports this module.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,7 +44,7 @@ def adapt(
     """Rewrite the GGUF `source` (llama architecture, GPT-2 vocabulary) for ctransformers.
 
     Args:
-        source: the file as its makers published it.
+        source: the file as published.
         target: the GGUF file to write.
         tokenizer_target: the `tokenizer.json` to write.
         adapter: what to merge into the tensors.
@@ -103,7 +103,7 @@ def _add_vocabulary(
 
 
 # A GPT-2 token is text in 256 stand-in letters; SentencePiece needs the bytes themselves,
-# and a single byte that is no printable character in the form <0xNN>.
+# and a single byte that is not a printable character in the form <0xNN>.
 def _adapt_token(token: str, kind: int) -> tuple[bytes, int]:
     if kind != TokenType.NORMAL:
         return token.encode(), kind

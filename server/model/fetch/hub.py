@@ -1,9 +1,9 @@
-"""Brings one file from a Hugging Face hub: resumed across runs, checked by hash.
+"""Downloads one file from a Hugging Face hub: resumes across runs, verifies the hash.
 
-Owns the part file and the sentences for what may go wrong. The hub's own client does the
-talking (HF_ENDPOINT and HF_TOKEN work as its documentation says), but not its
-`hf_hub_download`: since version 2 that throws away what it has when it is interrupted, and
-it compares sizes only. 2.9 GB over a Pi's wireless network deserve better.
+Owns the part file and the error sentences. The requests go through the hub's own client
+(HF_ENDPOINT and HF_TOKEN work as its documentation says), but not through `hf_hub_download`:
+since version 2 that discards a partial download when it is interrupted, and it compares sizes
+only. 2.9 GB over a Pi's wireless network deserve better.
 
 Never imported by the serving process.
 """
@@ -34,24 +34,24 @@ from server.model.errors import FetchError
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # a file's git hash, or in LFS its SHA-256
 _SHA256_DIGITS = 64
 _PORTION_BYTES = 8 * 1024 * 1024
-_AGAIN = "run the same command again to go on"
+_AGAIN = "run the same command again to continue"
 
 
 def fetch_from_hub(repository: str, file_name: str, directory: Path) -> Path:
     """Download a file into `directory`, under a name of its own, and return its path.
 
-    What an earlier run left there of the same version of the file is gone on with.
+    Resumes a partial download of the same version.
 
     Raises:
-        FetchError: if it cannot be had, or is not what the hub says it is.
+        FetchError: if it cannot be downloaded, or does not have the hash that the hub reports.
     """
-    # It warns of every retry; how it ended is said once.
+    # The client warns of every retry; the outcome is reported once.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         url = hf_hub_url(repository, file_name)
         metadata = get_hf_file_metadata(url)
         if not _ETAG.fullmatch(metadata.etag or "") or metadata.size is None:
-            raise FileMetadataError("it does not tell hash and size")
+            raise FileMetadataError("it reports no hash and size")
         assert metadata.etag is not None
         part = directory / f"{metadata.etag}.part"
         _check_room(part, metadata.size)
@@ -69,8 +69,8 @@ def _check_room(part: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if missing > free:
         raise FetchError(
-            f"There is no room for the model in {part.parent}: {missing / 1e6:,.1f} MB are "
-            f"still to come, and {free / 1e6:,.1f} MB are free."
+            f"Not enough disk space for the model in {part.parent}: {missing / 1e6:,.1f} MB more "
+            f"needed, {free / 1e6:,.1f} MB free."
         )
 
 
@@ -101,27 +101,27 @@ def _check_hash(part: Path, etag: str) -> None:
     if digest.hexdigest() != etag:
         part.unlink()
         raise FetchError(
-            f"The file that came has the wrong hash ({digest.hexdigest()[:12]}..., not "
-            f"{etag[:12]}...): it was damaged on its way and is deleted; run the command again."
+            f"The downloaded file has the wrong hash ({digest.hexdigest()[:12]}..., not "
+            f"{etag[:12]}...): it was damaged in transit and is deleted; run the command again."
         )
 
 
 def _explain(error: Exception, repository: str, file_name: str) -> str:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    # The hub hides a private repository from strangers: it says 401 of one that does not exist.
+    # The hub hides private repositories: one that does not exist gets a 401, too.
     if isinstance(error, GatedRepoError) or status in (401, 403):
         return (
-            f"The hub does not let us have {repository} (status {status}): it does not exist, or "
-            "it wants a token of an account that may read it in HF_TOKEN."
+            f"The hub denies access to {repository} (status {status}): it does not exist, or it "
+            "requires the token of an account that may read it in HF_TOKEN."
         )
     if isinstance(error, RepositoryNotFoundError | RemoteEntryNotFoundError) or status == 404:
         return f"The hub has no file {file_name} in {repository} (status 404)."
     if status is not None:
         return f"The hub failed on {repository} with status {status}; {_AGAIN}."
     if isinstance(error, FileMetadataError):
-        return f"What answers is no Hugging Face hub (is HF_ENDPOINT right?): {error}."
+        return f"This server is not a Hugging Face hub (is HF_ENDPOINT right?): {error}."
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"The disk is full; make room, and {_AGAIN}."
+        return f"The disk is full; free some space, and {_AGAIN}."
     if isinstance(error, OSError) and error.errno is not None:
         return f"Could not write {file_name}: {error.strerror}."
     return (

@@ -1,1 +1,1 @@
-"""Model files: which there are, what is in them, what they need."""
+"""Model files: which ones exist, what is in them, what they need."""

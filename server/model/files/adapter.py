@@ -2,9 +2,9 @@
 
 Owns the file format and the arithmetic of merging; needs numpy and gguf, no PyTorch. The file is
 a GGUF LoRA adapter as llama.cpp reads it (`general.type` "adapter"; for each matrix NAME of shape
-(out, in) the tensors `NAME.lora_a`, (rank, in), and `NAME.lora_b`, (out, rank)), so that it can
-also be given to llama.cpp's `--lora`. The correction is B·A; `adapter.lora.alpha` equals the rank,
-which makes llama.cpp's factor 1.
+(out, in) the tensors `NAME.lora_a`, (rank, in), and `NAME.lora_b`, (out, rank)), so llama.cpp's
+`--lora` can load it, too. The correction is B·A; `adapter.lora.alpha` equals the rank, which makes
+llama.cpp's factor 1.
 
 Promises: merging gives the same bytes on every machine. A is stored as Q8_0 and B as F16, so every
 element of both is a multiple of 2^-24 and every product a multiple of 2^-48. As long as the sums
@@ -58,7 +58,7 @@ class Adapter:
     """An adapter file, opened for merging.
 
     Raises:
-        AdapterError: if the file is no LoRA adapter.
+        AdapterError: if the file is not a LoRA adapter.
         OSError: if it cannot be read.
     """
 
@@ -93,15 +93,15 @@ class Adapter:
         return correction
 
     def merge(self, tensor: ReaderTensor) -> NDArray[np.uint8]:
-        """The data of `tensor` with its correction, in the type that it has.
+        """The data of `tensor` with its correction, in the tensor's own type.
 
         Raises:
-            AdapterError: if the adapter has another shape.
+            AdapterError: if the correction has another shape.
         """
         weights = quants.dequantize(tensor.data, tensor.tensor_type)
         correction = self.correction(tensor.name)
         if weights.shape != correction.shape:
-            raise AdapterError(f"The adapter's {tensor.name} has another shape than this model's.")
+            raise AdapterError(f"The adapter's {tensor.name} does not have this model's shape.")
         merged = (weights + correction).astype(np.float32)
         packed: NDArray[np.uint8] = quants.quantize(merged, tensor.tensor_type)
         return packed

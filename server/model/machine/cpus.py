@@ -1,8 +1,8 @@
-"""The CPUs that this process may use and could have, by the operating system.
+"""The CPUs that this process may use and how many are free, as the operating system reports it.
 
-Owns nothing but the last look at each source, so that none is looked at more often than it
-pays: affinity on every call (1 us), quotas once a second, the accounts of CPU time ten times.
-Where a source does not exist (macOS, old kernels), it limits nothing.
+Owns nothing but the last reading of each source, so that none is read more often than is worth
+it: affinity on every call (1 us), quotas once a second, CPU accounting ten times a second.
+A source that does not exist (macOS, old kernels) limits nothing.
 """
 
 import os
@@ -18,7 +18,7 @@ _ACCOUNT_INTERVAL_S = 0.1
 
 
 class Cpus:
-    """The CPUs of the thread that asks, and what is left of them by others."""
+    """The CPUs of the calling thread, and what other processes leave of them."""
 
     def __init__(self) -> None:
         self._quota: float | None = None
@@ -26,9 +26,9 @@ class Cpus:
         self._account = _read_account()
 
     def usable(self) -> int:
-        """How many may be used: the smaller of affinity and quota, at least 1.
+        """How many CPUs may be used: the smaller of affinity and quota, at least 1.
 
-        A quota of 1.5 CPUs counts as 2: two threads made 91 tokens/s there, one 82.
+        A quota of 1.5 CPUs counts as 2: two threads reached 91 tokens/s there, one 82.
         """
         now = time.monotonic()
         if now - self._quota_at >= _QUOTA_INTERVAL_S:
@@ -42,10 +42,10 @@ class Cpus:
         self._account = _read_account()
 
     def available(self) -> float | None:
-        """How many could have been had since the last figure: those idle and those we used.
+        """How many CPUs were available since the last figure: those idle and those we used.
 
-        None if that was under 0.1 s ago (the accounts count 10 ms ticks), or where /proc/stat does
-        not exist.
+        None if that was under 0.1 s ago (CPU accounting counts 10 ms ticks), or where /proc/stat
+        does not exist.
         """
         if self._account is None or time.monotonic() - self._account.at < _ACCOUNT_INTERVAL_S:
             return None
@@ -68,7 +68,7 @@ class _Account:
 def _affinity() -> set[int]:
     try:
         return os.sched_getaffinity(0)
-    except AttributeError:  # macOS has no affinity to ask for
+    except AttributeError:  # not on macOS
         return set(range(os.cpu_count() or 1))
 
 

@@ -1,8 +1,8 @@
 """How hard each evaluation works: on how many threads, and with what pause after it.
 
-Owns the thread governors (two, since batches of a prompt may want another count than
-tokens), the cooling, and the readings that both live on: CPUs and temperature. Used on the
-model thread only; `threads` and `temperature` may be read anywhere.
+Owns the thread governors (two, since the best count for prompt batches may differ from the
+one for single tokens), the cooling, and the readings that they need: CPUs and temperature.
+Used on the model thread only; `threads` and `cooling` may be read anywhere.
 """
 
 import logging
@@ -17,30 +17,30 @@ from server.model.machine.threads import FixedThreads, ThreadGovernor, Threads
 
 log = logging.getLogger(__name__)
 
-_TELLING_BATCH = 8  # smaller ones cost more a token, whatever the threads
-_LOOK_INTERVAL_S = 0.5  # at the thermometer
+_TELLING_BATCH = 8  # smaller ones cost more per token, whatever the thread count
+_LOOK_INTERVAL_S = 0.5  # between two readings of the thermometer
 _SHORTEST_PAUSE_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
 class GovernorSettings:
-    """What the person who starts the server chose."""
+    """What was chosen when the server was started."""
 
     threads: int | None = None  # None lets the thread governor choose
     max_celsius: float | None = None  # None never pauses
-    thermometer: Thermometer | None = None  # wanted with max_celsius
+    thermometer: Thermometer | None = None  # required with max_celsius
 
 
 @dataclass(frozen=True, slots=True)
 class CoolingState:
-    """The last reading, and what is done about it."""
+    """The last temperature, and what is done about it."""
 
     celsius: float | None  # None while no sensor reports it
     duty: float  # the share of the time in which the model works
 
 
 class Governor:
-    """Chooses before every evaluation and learns from every one."""
+    """Chooses threads before every evaluation and a pause after it, and learns from each."""
 
     def __init__(self, settings: GovernorSettings) -> None:
         self._cpus = Cpus()
@@ -64,7 +64,7 @@ class Governor:
 
     @property
     def threads(self) -> int:
-        """Threads that ggml gets for a token now."""
+        """The number of threads that ggml currently uses for a token."""
         return self._token_threads.count
 
     def begin_prompt(self) -> None:
@@ -80,7 +80,7 @@ class Governor:
         return self._threads_for(tokens).choose(self._cpus.usable())
 
     def record(self, tokens: int, seconds: float) -> None:
-        """Learn what that evaluation took."""
+        """Learn how long that evaluation took."""
         if tokens == 1 or tokens >= _TELLING_BATCH:
             self._threads_for(tokens).record(seconds / tokens)
         self._look_at_thermometer()
@@ -89,8 +89,8 @@ class Governor:
     def pause(self, cancelled: threading.Event) -> None:
         """Pause for as long as the last evaluation requires; a cancel ends it at once.
 
-        The length changes with the temperature meanwhile: the pause after one token of a large
-        model can take seconds.
+        The length is adjusted to the temperature meanwhile, since the pause after one token of a
+        large model can take seconds.
         """
         started = time.monotonic()
         while (left_s := self._owed_s(started)) > _SHORTEST_PAUSE_S:
@@ -116,7 +116,7 @@ class Governor:
             self._cooling.observe(celsius, now)
         self.cooling = CoolingState(celsius, self._cooling.duty)
 
-    # A sensor may come and go: meanwhile the model works as it last did.
+    # A sensor may come and go: without one, pacing stays as it was.
     def _tell_blindness(self, is_blind: bool) -> None:
         if is_blind != self._is_blind:
             self._is_blind = is_blind
@@ -126,7 +126,7 @@ class Governor:
                 else "temperature known again"
             )
 
-    # Prompts are short and answers are long: what tokens find out, batches take over.
+    # Prompts are short and answers are long: batches adopt the count that tokens have found.
     def _on_move(self, old: int, new: int) -> None:
         self._batch_threads.follow(new)
         log.info("threads %d -> %d", old, new)

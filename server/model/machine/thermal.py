@@ -17,7 +17,7 @@ _PER_DEGREE = 0.15  # of duty, for the distance from the target now
 _PER_DEGREE_SECOND = 0.01  # of duty, for that distance times its duration
 _SMOOTHING_S = 2.0
 _LONGEST_STEP_S = 2.0  # cap on one step: the sensor is not read between answers
-_PACED = 0.97  # a duty below it begins to count as pacing
+_PACED = 0.97  # once the duty falls below it, the log reports pacing
 
 
 class Cooling(Protocol):
@@ -79,7 +79,7 @@ class ThermalGovernor:
         self._control(self._target_c - self._celsius, step_s)
         self._report(self._celsius)
 
-    # The integral stays within what can be done: it must not remember a cool hour as credit.
+    # The integral is clamped to possible duties: it must not save up a cool hour as credit.
     def _control(self, room_c: float, step_s: float) -> None:
         self._integral += _PER_DEGREE_SECOND * room_c * step_s
         self._integral = min(1.0, max(_LEAST_DUTY, self._integral))

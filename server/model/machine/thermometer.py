@@ -6,7 +6,7 @@ Owns nothing but the paths: every call reads the sensors again (0.1 ms for one z
 from pathlib import Path
 
 THERMAL_ROOT = Path("/sys/class/thermal")
-_PLAUSIBLE_C = (-40.0, 150.0)  # a sensor without power may tell 0 K or 2^31
+_PLAUSIBLE_C = (-40.0, 150.0)  # a sensor without power may report 0 K or 2^31
 
 
 class Thermometer:

@@ -1,16 +1,16 @@
 """How many threads to give ggml, chosen for every evaluation.
 
 ggml spins at its barriers, so one thread more than there are free CPUs is a disaster
-(2 cores, SmolLM2, tokens/s by 1, 2, 3 threads: idle 91, 120, 0.3; with another process burning
-one core 76, 20, 0.3). And what is free changes while the model speaks. `threads` is an
+(2 cores, SmolLM2, tokens/s with 1, 2, 3 threads: idle 91, 120, 0.3; with another process burning
+one core 76, 20, 0.3). And what is free changes while the model generates. `threads` is an
 argument of every evaluation, so the governor measures and moves:
 
-  * it keeps a running mean of what a token costs at the present count;
+  * it keeps a running mean of what a token costs at the current count;
   * now and then, more and more rarely while nothing changes, it tries the next higher or lower
     count for a few tokens, stops trying as soon as that cannot win, and moves if it did win;
-  * it tries at once when the mean rises or falls by half (the load came or went), or when
-    the accounts of CPU time say that more or fewer CPUs are free;
-  * it never goes beyond what affinity and quota allow, and obeys at once when they shrink.
+  * it tries at once when the mean rises or falls by half (other load came or went), or when
+    CPU accounting reports that more or fewer CPUs are free;
+  * it never exceeds what affinity and quota allow, and obeys at once when they shrink.
 
 Pure: it is given costs and limits, and knows no clock, no model and no operating system.
 """
@@ -22,14 +22,14 @@ from typing import Protocol
 _WINDOW = 8  # tokens in the running mean
 _TRIAL_TOKENS = 4
 _BEHIND_TOKENS = 2  # a trial slower by this many tokens is abandoned
-_WIN = 0.95  # of the present cost, or better
-_SURPRISE = 1.5  # times dearer or cheaper than it was: something has changed
-_CALM_WINDOW = 64  # tokens over which a change comes to be usual
+_WIN = 0.95  # of the current cost, or less
+_SURPRISE = 1.5  # times slower or faster than before: something has changed
+_CALM_WINDOW = 64  # tokens over which a change becomes the new normal
 _FIRST_PATIENCE = 8  # tokens until the first trial
 _LAST_PATIENCE = 512
-_UNLIKELY = 32  # times longer until what the accounts speak against is tried
-_CPUS_CHANGED = 0.6  # of a CPU more or fewer
-_CPUS_BLUR = 0.4  # what other processes may take in passing
+_UNLIKELY = 32  # a count that CPU accounting contradicts is tried 32 times more rarely
+_CPUS_CHANGED = 0.6  # CPUs more or fewer
+_CPUS_BLUR = 0.4  # slack for brief activity of other processes
 
 
 class Threads(Protocol):
@@ -37,19 +37,19 @@ class Threads(Protocol):
 
     @property
     def count(self) -> int:
-        """The count held to be best now."""
+        """The count currently considered best."""
 
     def choose(self, usable: int) -> int:
         """The count for the next evaluation, with `usable` CPUs."""
 
     def record(self, cost: float) -> None:
-        """Learn what the evaluation just chosen for took, in seconds a token."""
+        """Learn how long the evaluation just chosen for took, in seconds per token."""
 
     def hint(self, cpus: float) -> None:
-        """Learn how many CPUs could have been had lately."""
+        """Learn how many CPUs were available recently."""
 
     def follow(self, count: int) -> None:
-        """Take over what was found elsewhere."""
+        """Adopt a count that was found elsewhere."""
 
 
 class FixedThreads:
@@ -73,21 +73,21 @@ class FixedThreads:
 
 
 class ThreadGovernor:
-    """Finds the fastest count and keeps finding it (see the module's docstring).
+    """Finds the fastest count and keeps tracking it (see the module's docstring).
 
     Args:
         usable: CPUs that may be used; the count to begin with.
-        on_move: hears of every change of `count`: old, new.
+        on_move: called with old and new at every change of `count`.
     """
 
     def __init__(self, usable: int, on_move: Callable[[int, int], None] | None = None) -> None:
         self.count = usable
         self._usable = usable
         self._on_move = on_move
-        self._cpus: float | None = None  # free lately, if that is known
+        self._cpus: float | None = None  # free recently, if known
         self._hinted_cpus = float(usable)  # what was free when it last changed
         self._last = 0.0
-        self._surprises = 0  # costs in a row that were unusual
+        self._surprises = 0  # unusual costs in a row
         self._mean = _Mean(_WINDOW)
         self._calm = _Mean(_CALM_WINDOW)
         self._trial: _Trial | None = None
@@ -120,8 +120,8 @@ class ThreadGovernor:
             target = self.count + 1
         else:
             target = None
-        # At once if the accounts agree, else if it lasts: after a pause, for one, the first
-        # tokens are slow until the model's pages are at hand again.
+        # At once if CPU accounting agrees, otherwise only if it lasts: after a pause, for example,
+        # the first tokens are slow until the model's pages are cached again.
         if target and (self._is_likely(target) or self._surprises >= _WINDOW):
             self._calm.reset(self._mean.value)
             self._try(target)
@@ -160,7 +160,7 @@ class ThreadGovernor:
                 self._try(target)
                 return
 
-    # Whether the accounts of CPU time leave it open that `target` may be better.
+    # Whether `target` may be better, going by CPU accounting.
     def _is_likely(self, target: int) -> bool:
         if self._cpus is None:
             return True
@@ -174,7 +174,7 @@ class ThreadGovernor:
     def _go_on_trying(self, trial: "_Trial", cost: float) -> None:
         costs = trial.costs
         costs.append(cost)
-        if self._mean.count == 0:  # nothing to compare with: let it be the measure
+        if self._mean.count == 0:  # nothing to compare with: adopt it
             self._move(trial.count, cost)
             return
         patience = self._patience[1 if trial.count > self.count else -1]
@@ -217,7 +217,7 @@ class _Mean:
         self.count = 0 if value is None else _TRIAL_TOKENS
 
 
-# When to try a direction again: after every loss later.
+# When to try a direction again: later after every loss.
 class _Patience:
     def __init__(self) -> None:
         self.reset()

@@ -1,1 +1,1 @@
-"""From a conversation to the tokens of a prompt."""
+"""Turns a conversation into the tokens of a prompt."""

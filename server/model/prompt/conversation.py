@@ -1,4 +1,4 @@
-"""What has been said so far: plain values, from a request to the prompt writer."""
+"""What has been said so far: plain values that a request passes to the prompt writer."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A question, and what stood before it."""
+    """A question, and what was said before it."""
 
     question: str
     turns: tuple[Turn, ...] = ()  # the oldest first

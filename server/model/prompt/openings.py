@@ -1,8 +1,8 @@
-"""Fixed first words of an answer, for questions in which one of some patterns is found.
+"""Fixed first words of an answer, for questions that match a pattern.
 
 Owns the `[[openings]]` of persona files and the search. The patterns are matched by RE2, whose time
 is linear in the length of the question, whatever a host writes and a visitor sends. With the
-patterns that we ship an ordinary message takes 0.5 ms and the longest that is searched, 2,000
+shipped patterns, an ordinary message takes 0.5 ms and the longest that is searched, 2,000
 characters, 16 ms on an EPYC. (Python's `re` took ten seconds for 16 KiB.)
 """
 
@@ -14,12 +14,12 @@ import re2
 
 from server.model.prompt.conversation import Conversation
 
-_MEMORY_BYTES = 8 * 2**20  # most that RE2's automaton may take, for each opening
+_MEMORY_BYTES = 8 * 2**20  # the limit of RE2's automaton, for each opening
 _SEARCHED = 1000  # characters, at the start of a question and at its end
 
 
 class BadPattern(Exception):
-    """A pattern is no regular expression; `str(error)` says why."""
+    """A pattern is not a valid regular expression; `str(error)` says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Opening:
 
     Args:
         pattern: what to look for.
-        texts: each further time in one talk the next one; the last one from then on.
+        texts: used one after the other within a conversation; from then on, the last.
     """
 
     pattern: Any  # re2's compiled patterns have no type of their own
@@ -37,7 +37,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Openings:
-    """All openings of a persona, the first that matches counts.
+    """All openings of a persona; the first that matches is used.
 
     Args:
         openings: in order.
@@ -55,7 +55,7 @@ class Openings:
                 return _next_text(opening, conversation)
         return ""
 
-    # As patterns are written: lower case, straight apostrophes, one blank between words.
+    # The form that patterns expect: lower case, straight apostrophes, one space between words.
     def _simplify(self, text: str) -> str:
         if len(text) > 2 * _SEARCHED:
             text = f"{text[:_SEARCHED]} {text[-_SEARCHED:]}"
@@ -63,8 +63,8 @@ class Openings:
         return self.harmless.sub(" ~ ", plain) if self.harmless else plain
 
 
-# The first that no earlier answer begins with. (To search the earlier questions instead would take
-# seconds for a long conversation, on the event loop.)
+# The first text that no earlier answer begins with. (Searching the earlier questions instead would
+# take seconds for a long conversation, on the event loop.)
 def _next_text(opening: Opening, conversation: Conversation) -> str:
     for text in opening.texts[:-1]:
         if not any(turn.answer.startswith(text) for turn in conversation.turns):
@@ -73,13 +73,13 @@ def _next_text(opening: Opening, conversation: Conversation) -> str:
 
 
 def read_openings(table: Mapping[str, Any]) -> Openings:
-    """The openings in a table from TOML: `[[openings]]`, `[words]` and `harmless`.
+    """Read the openings in a TOML table: `[[openings]]`, `[words]` and `harmless`.
 
     `{name}` in a pattern stands for the alternatives that `[words]` has under that name.
 
     Raises:
-        KeyError, TypeError, AttributeError: if the table has another form.
-        BadPattern: if a pattern is no regular expression.
+        KeyError, TypeError, AttributeError: if the table is malformed.
+        BadPattern: if a pattern is not a valid regular expression.
     """
     words = {
         f"{{{name}}}": f"(?:{read_text(value)})" for name, value in table.get("words", {}).items()
@@ -113,10 +113,10 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def read_text(value: object) -> str:
-    """`value` without blanks around it.
+    """Return `value` without surrounding whitespace.
 
     Raises:
-        TypeError: if it is no text.
+        TypeError: if it is not a string.
     """
     if not isinstance(value, str):
         raise TypeError

@@ -1,4 +1,4 @@
-"""Persona files: who speaks. A character's system text, examples of its talk, fixed openings."""
+"""Persona files: a character's system text, examples of its conversation, fixed openings."""
 
 import tomllib
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Persona:
 
 
 def find_persona(name: str) -> Path:
-    """The file of one of our personas, or `name` as a path.
+    """Find the file of a shipped persona; any other `name` is a path.
 
     Raises:
         ModelFileError: if it is neither.
@@ -31,10 +31,10 @@ def find_persona(name: str) -> Path:
     ours = {path.stem: path for path in sorted(_PERSONAS.glob("*.toml"))}
     path = ours.get(name, Path(name))
     try:
-        path.stat()  # `exists` lets some errors through, such as of too long a name
+        path.stat()  # `exists` lets some errors through, such as a name that is too long
     except OSError:
         raise ModelFileError(
-            f"There is no persona {name}: take {', '.join(ours)}, or a path to a TOML file."
+            f"There is no persona {name}: use {', '.join(ours)}, or the path of a TOML file."
         ) from None
     return path
 
@@ -42,11 +42,11 @@ def find_persona(name: str) -> Path:
 def load_persona(path: Path) -> Persona:
     """Read a persona file (TOML).
 
-    It has a text `system`, any number of `[[examples]]`, and any number of `[[openings]]` or, as
-    a text `openings`, the name of a file that has them, relative to the persona's folder.
+    It has a string `system`, any number of `[[examples]]`, and any number of `[[openings]]` or, as
+    a string `openings`, the name of a file that has them, relative to the persona's folder.
 
     Raises:
-        ModelFileError: if there is none, or if it is no persona.
+        ModelFileError: if the file cannot be read, or is not a persona.
     """
     table = _read_table(path)
     try:
@@ -59,13 +59,13 @@ def load_persona(path: Path) -> Persona:
         )
     except (KeyError, TypeError, AttributeError):
         raise ModelFileError(
-            f"The persona {path} needs a text `system`, in each of its [[examples]] the texts "
-            "`user` and `answer`, and in each of its [[openings]] the lists of texts `patterns` "
-            "and `texts`."
+            f"The persona {path} needs a string `system`, the strings `user` and `answer` in each "
+            "of its [[examples]], and the lists of strings `patterns` and `texts` in each of its "
+            "[[openings]]."
         ) from None
     except BadPattern as error:
         raise ModelFileError(
-            f"The persona {path} has a pattern that is no regular expression: {error}."
+            f"The persona {path} has a pattern that is not a valid regular expression: {error}."
         ) from error
 
 
@@ -74,7 +74,7 @@ def _read_table(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ModelFileError(f"The persona {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested without end
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested too deeply
         raise ModelFileError(f"The persona {path} is not TOML: {error}.") from error
 
 

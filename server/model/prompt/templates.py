@@ -38,7 +38,7 @@ TEMPLATES = {
         answer=("{answer}", _EOS, "\n"),
         markers=("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
     ),
-    # Meta's llama repository, chat_completion(): the system text stands inside the first turn.
+    # Meta's llama repository, chat_completion(): the system text goes inside the first turn.
     "llama-2": Template(
         first_user=(_BOS, "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n", "{user} [/INST]"),
         user=(_BOS, "[INST] ", "{user} [/INST]"),

@@ -1,6 +1,6 @@
-"""Text to token ids, and token ids to bytes, without ever trusting ctransformers' own.
+"""Converts text to token ids and token ids to bytes; never trusts ctransformers' own checks.
 
-Two tokenizers with one face:
+Two tokenizers with one interface:
   * `HubTokenizer`: a `tokenizer.json` beside the model, through Hugging Face `tokenizers`;
   * `NativeTokenizer`: the SentencePiece tokenizer inside ctransformers, made safe.
 
@@ -25,7 +25,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class Tokenizer(Protocol):
-    """What the engine needs of a tokenizer."""
+    """What the engine needs from a tokenizer."""
 
     @property
     def pieces(self) -> Sequence[bytes]:
@@ -95,12 +95,12 @@ def _sentence_piece(token: str) -> bytes:
 
 
 class NativeTokenizer:
-    """ctransformers' SentencePiece tokenizer behind a buffer of the right size.
+    """ctransformers' SentencePiece tokenizer, with a buffer of the right size.
 
-    `LLM.tokenize` allocates len(text) + 1 ints, but one character can become four tokens:
-    a heap overflow that one prompt of rare characters triggers. Bytes bound the count
-    instead. And the C++ throws across ctypes (the process aborts) on a byte its vocabulary
-    does not have, so a vocabulary that lacks one is refused when the model is loaded.
+    `LLM.tokenize` allocates len(text) + 1 ints, but one character can become four tokens: one
+    prompt of rare characters causes a heap overflow. Here the buffer is sized by the bytes. And
+    the C++ throws across ctypes (the process aborts) on a byte that its vocabulary does not
+    have, so a vocabulary that lacks one is refused when the model is loaded.
 
     Args:
         llm: a `ctransformers.LLM` (untyped: only loader.py imports ctransformers).
@@ -117,7 +117,7 @@ class NativeTokenizer:
             for index in range(llm.vocab_size)
         ]
         spelled = {piece for piece in self.pieces if len(piece) == 1}
-        # NUL needs no token: it ends a C string, and writer.py takes it out of prompts.
+        # NUL needs no token: it ends a C string, and writer.py removes it from prompts.
         missing = 255 - len(spelled - {b"\0"})
         if missing:
             raise ModelFileError(
@@ -128,7 +128,7 @@ class NativeTokenizer:
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer`. `text` is cut at its first NUL (writer.py leaves none)."""
         raw = text.encode()
-        # One token a byte at most, and two for the blank that GGUF models get in front.
+        # At most one token per byte, and two for the space that GGUF models prepend.
         buffer = (ctypes.c_int * (len(raw) + 4))()
         count = self._llm.ctransformers_llm_tokenize(raw, False, buffer)
         return buffer[:count]

@@ -1,8 +1,8 @@
-"""From a conversation to the token ids of a whole prompt.
+"""Writes prompts: from a conversation to token ids.
 
-Owns what stands around a user's words. Promises: the persona's tokens are always the first, in the
-same order, which makes them reusable by prefix. Control tokens are placed by id and never parsed
-from text, and what a user writes is cleaned first, so no prompt can forge a turn.
+Owns everything around a user's words. Promises: the persona's tokens always come first, in the same
+order, so that the KV cache can reuse them as a prefix. Control tokens are placed by id and never
+parsed from text, and what a user writes is cleaned first, so no prompt can forge a turn.
 """
 
 import re
@@ -26,19 +26,18 @@ class Prompt:
     """What the model reads before it answers."""
 
     tokens: Sequence[int]
-    opening: Sequence[int] = ()  # the end of `tokens` that belongs to the answer already
-    said: tuple[Sequence[int], ...] = ()  # the tokens of the talk's earlier answers
+    opening: Sequence[int] = ()  # the end of `tokens` that is already part of the answer
+    said: tuple[Sequence[int], ...] = ()  # the tokens of the conversation's earlier answers
 
 
 class AnswerMemory:
-    """The tokens that the latest answers were generated with, by their text.
+    """The tokens of the latest answers as they were generated, keyed by text.
 
     Re-encoding an answer can give different tokens from those generated; from the first
-    difference on, the KV cache would be lost. Written on the model
-    thread, read anywhere.
+    difference on, the KV cache would be lost. Written on the model thread, read anywhere.
     """
 
-    _MOST = 256  # answers, each of some KB at most
+    _MOST = 256  # answers, each of a few KB at most
 
     def __init__(self) -> None:
         self._tokens: dict[str, tuple[int, ...]] = {}
@@ -75,21 +74,21 @@ class PromptWriter:
         self.answers = AnswerMemory()
         self._persona = persona
         self._frame = self._open(persona)
-        # Longer than any question, this stays the same prefix of every prompt.
+        # The prefix of every prompt, whatever the question.
         self.persona_tokens: Sequence[int] = tuple(self._frame.tokens)
 
     def write(self, conversation: Conversation, most_tokens: int, most_of_talk: int) -> Prompt:
-        """The prompt of persona (or another system text), talk, question and fixed first words.
+        """Write the prompt: persona (or another system text), turns, question, fixed first words.
 
         Args:
             conversation: what is asked, and what was said before.
-            most_tokens: of a prompt without anything before the question.
-            most_of_talk: as far as the talk before it may fill up the prompt; the oldest
-                turns are dropped for that.
+            most_tokens: the limit for a prompt without earlier turns.
+            most_of_talk: the limit for a prompt with earlier turns; the oldest are dropped to
+                stay within it.
 
         Raises:
             PromptEmpty: if nothing is left of the question once it is cleaned.
-            PromptTooLong: if the question alone has no room.
+            PromptTooLong: if the question does not fit even without earlier turns.
         """
         user = self._clean(conversation.question)
         if not user:
@@ -97,7 +96,7 @@ class PromptWriter:
         system = self._clean(conversation.system or "")
         frame = self._open(Persona(system)) if system else self._frame
         question = self._encode(frame.rest, user=user)
-        # Another system text is another character, whose first words are not ours.
+        # Another system text is another character, to which the persona's openings do not apply.
         opening = "" if system else self._persona.openings.first_words(conversation)
         first_words = self._encode_opening(opening)
         room = most_tokens - len(frame.tokens) - len(first_words)
@@ -120,7 +119,7 @@ class PromptWriter:
             tuple(turn.answer for turn in turns),
         )
 
-    # The persona's examples are a talk, too: what any talk opens with, up to the user's words.
+    # The start of every conversation, up to the user's words: the persona and its examples.
     def _open(self, persona: Persona) -> "_Frame":
         before, rest = _split(self._template.first_user)
         tokens = self._encode(before, system=persona.system)
@@ -131,9 +130,9 @@ class PromptWriter:
             tokens += self._encode(before)
         return _Frame(tokens, rest)
 
-    # The latest turns that have room; the oldest are dropped in steps. Each is the tokens between
-    # one user's words and the next, so that any may be dropped without a change to the others.
-    # From the end, so that what is dropped costs nothing.
+    # The latest turns that fit; the oldest are dropped in steps. A turn's tokens reach from one
+    # question to the next, so that any turn can be dropped without a change to the others.
+    # Encoded from the end, so that dropped turns cost nothing.
     def _talk(self, turns: Sequence[Turn], room: int) -> "list[_EncodedTurn]":
         kept: list[_EncodedTurn] = []
         for turn in reversed(turns):
@@ -153,7 +152,7 @@ class PromptWriter:
         spoken, marks = self._encode_answer(turn.answer)
         return _EncodedTurn([*question, *spoken, *marks, *self._encode(before)], spoken)
 
-    # The answer and the marks after it. Where it was spoken here, just as it was.
+    # The answer and the marks after it. An answer generated here keeps its original tokens.
     def _encode_answer(self, text: str) -> tuple[Sequence[int], list[int]]:
         pattern, marks = self._answer_and_marks()
         spoken: Sequence[int] | None = self.answers.find(text)
@@ -167,7 +166,7 @@ class PromptWriter:
         pattern, _ = self._answer_and_marks()
         return self._tokenizer.encode(pattern.format(answer=text).rstrip())
 
-    # Every template's answer begins with the words.
+    # Every template's answer begins with the answer's words.
     def _answer_and_marks(self) -> tuple[str, tuple[Segment, ...]]:
         pattern, *marks = self._template.answer
         assert isinstance(pattern, str)
@@ -182,9 +181,9 @@ class PromptWriter:
                 tokens += self._tokenizer.encode(segment.format(**texts))
         return tokens
 
-    # A marker becomes a blank rather than nothing, so that what stood around it cannot
-    # close up into another marker. C0 and C1 controls say nothing to a model, and NUL
-    # would end the C tokenizer's string.
+    # A marker becomes a space rather than nothing, so that the text around it cannot join
+    # into another marker. C0 and C1 controls mean nothing to a model, and NUL would end the
+    # C tokenizer's string.
     def _clean(self, text: str) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         return self._markers.sub(" ", _CONTROLS.sub("", text)).strip()
@@ -203,7 +202,7 @@ class _EncodedTurn:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What a prompt begins with, and the segments of a turn from the user's words on."""
+    """The start of a prompt, and the segments of a turn from the user's words on."""
 
     tokens: list[int]
     rest: tuple[Segment, ...]
@@ -213,7 +212,7 @@ def _holds(segment: Segment, name: str) -> bool:
     return isinstance(segment, str) and name in segment
 
 
-# A turn, before and from the segment with the user's words.
+# Split a turn before the segment with the user's words.
 def _split(turn: tuple[Segment, ...]) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
     at = next(index for index, segment in enumerate(turn) if _holds(segment, "{user}"))
     return turn[:at], turn[at:]

@@ -1,7 +1,7 @@
 """`python -m server.model.tuning`: train the adapter of the default model (`make train`).
 
-Owns the command line, the progress on stderr and the files. An interrupted run goes on from its
-last checkpoint when the same command is given again.
+Owns the command line, the progress on stderr and the files. An interrupted run resumes from its
+last checkpoint when the same command is run again.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _DESCRIPTION = "Socrates of Athens: low-rank corrections to SmolLM2, trained on 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command, and return its exit status."""
     options = _parser().parse_args(arguments)
     fields = [field.name for field in dataclasses.fields(Recipe)]
     recipe = Recipe(**{name: getattr(options, name) for name in fields})
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted; run the same command again to go on.", file=sys.stderr)
+        print("Interrupted; run the same command again to continue.", file=sys.stderr)
         return 130
     return 0
 
@@ -45,14 +45,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m server.model.tuning", description="Train Socrates' adapter."
     )
     parser.add_argument(
-        "--base", default="smollm2", help="a fetched model's name, or a path to one"
+        "--base", default="smollm2", help="a fetched model's name, or the path of a model file"
     )
     parser.add_argument("--talks", type=Path, default=TALKS, help="a folder of talks")
     parser.add_argument("--out", type=Path, default=catalog.ADAPTER, help="the adapter to write")
     parser.add_argument(
-        "--checkpoint", type=Path, default=Path("training.pt"), help="where to go on from"
+        "--checkpoint",
+        type=Path,
+        default=Path("training.pt"),
+        help="the file to save progress to and resume from",
     )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="threads for PyTorch"
+    )
     for field in dataclasses.fields(Recipe):
         flag = "--" + field.name.replace("_", "-")
         kind = type(field.default)

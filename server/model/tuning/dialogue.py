@@ -1,4 +1,4 @@
-"""Talks as the model sees them: token ids, and which of them it is to learn.
+"""Talks as the model sees them: token ids, and which of them it has to learn.
 
 Owns the reading of `talks/*.jsonl` and the ChatML layout of a training sequence, which is token
 for token what the server writes (`PromptWriter`; a test compares them). Needs neither numpy nor
@@ -33,7 +33,7 @@ class Lesson:
 
 
 def read_talks(folder: Path) -> list[Talk]:
-    """All talks in the folder's `*.jsonl` files: a JSON array of strings a line.
+    """Read all talks in the folder's `*.jsonl` files: one JSON array of strings per line.
 
     Raises:
         TalkError: naming file and line, if a line is anything else, or if there is no talk.
@@ -63,7 +63,7 @@ class Encoder:
     Args:
         tokenizer: the `tokenizer.json` written by `fetch`.
         system: the persona's system text.
-        most_tokens: a longer talk is cut there.
+        most_tokens: a longer talk is cut to this length.
     """
 
     def __init__(self, tokenizer: Path, system: str, most_tokens: int = 1024) -> None:
@@ -92,7 +92,7 @@ class Encoder:
 def batches(
     sequences: Sequence[Lesson], most_tokens: int, draw: random.Random | None = None
 ) -> list[list[Lesson]]:
-    """Group sequences of like length, each group at most `most_tokens` with its padding.
+    """Group sequences of similar length, each group at most `most_tokens` with its padding.
 
     With `draw` the lengths are jittered and the groups shuffled, so that every epoch differs.
     """

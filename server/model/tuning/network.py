@@ -5,8 +5,8 @@ from the merged file: each adapted matrix is W0 + B·A rounded to the type that 
 so training sees the rounding that the served model has. Gradients pass the rounding unchanged
 (the straight-through estimator, Bengio et al. 2013).
 
-Sizes come from the GGUF file's own metadata, so any SmolLM2 fits whose matrices are of a type in
-`ROUND_TO`. Only SmolLM2-135M in Q4_1 was run.
+Sizes come from the GGUF file's own metadata, so any SmolLM2 works whose matrices are of a type in
+`ROUND_TO`. Only SmolLM2-135M in Q4_1 has been tried.
 """
 
 import math
@@ -27,10 +27,10 @@ _BLOCK = 32  # weights that share a scale and a minimum in Q4_1
 
 
 def round_to_q4_1(weights: Tensor) -> Tensor:
-    """`weights` as Q4_1 holds them: blocks of 32, each 16 equal steps from a minimum.
+    """`weights` as Q4_1 stores them: blocks of 32, each 16 equal steps from a minimum.
 
-    The scale and the minimum are stored as float16, the steps are found with the exact ones:
-    the arithmetic of ggml's `quantize_row_q4_1_ref` and of `gguf.quants`.
+    The scale and the minimum are stored as float16, but the steps are computed with the exact
+    values, as ggml's `quantize_row_q4_1_ref` and `gguf.quants` do.
     """
     blocks = weights.view(-1, _BLOCK)
     least = blocks.amin(1, keepdim=True)
@@ -41,7 +41,7 @@ def round_to_q4_1(weights: Tensor) -> Tensor:
 
 
 def round_to_q8_0(weights: Tensor) -> Tensor:
-    """`weights` as Q8_0 holds them: blocks of 32, each whole steps of its largest value / 127."""
+    """`weights` as Q8_0 stores them: blocks of 32, in whole steps of the largest value / 127."""
     blocks = weights.view(-1, _BLOCK)
     step = blocks.abs().amax(1, keepdim=True) / 127
     inverse = torch.where(step == 0, torch.zeros_like(step), 1 / step)
@@ -81,8 +81,8 @@ class _StraightThrough(torch.autograd.Function):
 class AdaptedLinear:
     """A frozen matrix with a low-rank correction (LoRA, Hu et al. 2021), rounded as one.
 
-    A begins as noise of unit row norm and B as zero, so that the
-    correction begins as nothing. `gain` scales the correction as LoRA's alpha / rank does.
+    A starts as noise of unit row norm and B as zero, so the correction starts at zero. `gain`
+    scales the correction as LoRA's alpha / rank does.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class AdaptedLinear:
 
     @torch.no_grad()
     def round(self) -> None:
-        """Take the corrections learnt since the last call into the weights that are used."""
+        """Fold the corrections learnt since the last call into the weights that are used."""
         corrected = torch.addmm(self.base, self.b, self.a, alpha=self.gain)
         self.weights = self._round_weights(corrected)
 
@@ -155,7 +155,7 @@ class Network:
         most_tokens: the longest sequence.
 
     Raises:
-        UnsupportedModelError: if a matrix is of a type that cannot be written again.
+        UnsupportedModelError: if a matrix is of a type that is not in `ROUND_TO`.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class Network:
             kind = tensors[name].tensor_type
             if kind not in ROUND_TO:
                 raise UnsupportedModelError(
-                    f"{path} has {name} in {kind.name}; training knows "
+                    f"{path} has {name} in {kind.name}; training supports "
                     f"{', '.join(known.name for known in ROUND_TO)}."
                 )
             return AdaptedLinear(load(name), rank, gain, ROUND_TO[kind])
@@ -196,9 +196,9 @@ class Network:
 
     @torch.no_grad()
     def below(self, ids: Tensor) -> Tensor:
-        """What the frozen layers make of `ids` (batch, length): (batch, length, width).
+        """The output of the frozen layers for `ids` (batch, length): (batch, length, width).
 
-        It never changes in training, so it needs to be computed once a talk.
+        It never changes in training, so it is computed once per talk.
         """
         x = F.embedding(ids, self._embedding)
         for layer in self._layers[: self._frozen_layers]:
@@ -218,7 +218,7 @@ class Network:
 
     @property
     def width(self) -> int:
-        """Numbers a token between layers."""
+        """The length of a token's vector between layers."""
         return self._embedding.shape[1]
 
     def adapters(self) -> dict[str, AdaptedLinear]:

@@ -1,11 +1,11 @@
 """The training loop: steps, learning rate, held-out loss, checkpoints.
 
 Owns the recipe (`Recipe`) and everything that a run changes. Promises: the same recipe, talks and
-kind of CPU give the same adapter, also when the run was interrupted and continued: a checkpoint
+kind of CPU give the same adapter, even if the run was interrupted and resumed: a checkpoint
 holds the adapters, the optimizer and the step, and the order of the talks depends on the recipe's
 seed and the epoch alone.
 
-A run has two courses: many talks by many hands come first, the few whose manner the model is to
+A run has two courses: many talks by many authors come first; the few whose manner the model should
 keep come last, while the learning rate falls.
 """
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from server.model.tuning.dialogue import Lesson, batches
 from server.model.tuning.network import Network
 
-# Per forward pass, padding included: what passes between layers then stays in the CPU's caches
+# Per forward pass, padding included: the activations then stay in the CPU's caches
 # (EPYC, 2 cores: 249 tokens/s at 512, 179 at 3,072).
 _BATCH_TOKENS = 512
 _PAD_TO = 8  # tokens
@@ -38,7 +38,7 @@ _EVALUATION_STEPS = 40
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What decides the result of a run, besides the base model and the talks."""
+    """What determines the result of a run, besides the base model and the talks."""
 
     rank: int = 16
     gain: float = 2.0
@@ -53,7 +53,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where a run is, after a step."""
+    """The state of a run after a step."""
 
     step: int
     steps: int
@@ -64,7 +64,7 @@ class Report:
 
 
 class _Course:
-    """Talks that are trained on together, and the steps in which they are."""
+    """Talks that are trained on together, and the steps that they are used in."""
 
     def __init__(self, lessons: Sequence[Lesson], recipe: Recipe, steps: range) -> None:
         shuffled = random.Random(recipe.seed).sample(list(lessons), len(lessons))
@@ -126,7 +126,7 @@ class Trainer:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """Tokens of an epoch of each course."""
+        """Tokens per epoch, for each course."""
         return tuple(course.tokens for course in self._courses)
 
     def run(self, report: Callable[[Report], None]) -> None:
@@ -147,7 +147,7 @@ class Trainer:
                 )
 
     def held_out_losses(self) -> tuple[float, ...]:
-        """Of each course, the mean loss in nats a token on the answers of its held-out talks."""
+        """Each course's mean loss, in nats per token, on the answers of its held-out talks."""
         return tuple(self._held_out_loss(course) for course in self._courses)
 
     def _measure_and_save(self, course: _Course) -> float | None:
@@ -207,7 +207,7 @@ class Trainer:
         before[:, :-1] = learnt[:, 1:]
         return F.cross_entropy(self._network(x, before), ids[learnt], reduction="none")
 
-    # Computed once a talk and kept: 2.3 KB a token.
+    # Computed once per talk and cached: 2.3 KB per token.
     def _look_below(self, group: Sequence[Lesson]) -> None:
         new = [lesson for lesson in group if lesson not in self._known_below]
         if not new:
