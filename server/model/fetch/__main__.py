@@ -1,9 +1,9 @@
 """`python -m server.model.fetch NAME`: brings a named model, or a file of the hub, into `models/`.
 
-Owns progress and atomicity. Promises: a file stands under its final name only once it is
-whole and its hash is right (it is written under another one, synced, then renamed), a model
-that is there already is left alone, two processes never write the same file, and every
-failure is one sentence and exit 1.
+Owns progress and atomicity. Promises: a file has its final name only once it is complete
+and its hash is right (it is written under another name, synced, then renamed), a model that
+is there already is left alone, two processes never write the same file, and every failure
+is one sentence and exit status 1.
 
 Never imported by the serving process.
 """

@@ -1,4 +1,4 @@
-"""From a conversation to the token ids of a whole prompt.
+"""Writes prompts: from a conversation to token ids.
 
 Owns what stands around a user's words. Promises: the persona's tokens are always the first, in the
 same order, which makes them reusable by prefix. Control tokens are placed by id and never parsed
@@ -81,7 +81,7 @@ class PromptWriter:
 
         Raises:
             PromptEmpty: if nothing is left of the question once it is cleaned.
-            PromptTooLong: if the question alone has no room.
+            PromptTooLong: if the question does not fit even without earlier turns.
         """
         user = self._clean(conversation.question)
         if not user:
