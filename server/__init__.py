@@ -1,3 +1,3 @@
-"""Socratic Chat Bot: a small language model that thinks it is Socrates, on a hand-written server."""
+"""Socratic Chat Bot: a small language model that thinks it is Socrates."""
 
 __version__ = "0.1.0"
