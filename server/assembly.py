@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from server.api.access import Access
+from server.api.access import Access, is_loopback
 from server.api.clients import ClientAddresses
 from server.api.completions import Completions
 from server.api.messages import ChatLimits
@@ -117,6 +117,14 @@ def connection_limits(options: Options) -> ConnectionLimits:
     )
 
 
+# Who listens on this machine only, and behind no proxy, is asked by its own name; elsewhere any
+# name may be right.
+def _allowed_hosts(options: Options) -> tuple[str, ...] | None:
+    if options.allowed_hosts is not None:
+        return options.allowed_hosts
+    return () if is_loopback([options.host]) and not options.trusted_proxy else None
+
+
 def assemble_routes(
     options: Options,
     worker: Worker,
@@ -125,7 +133,7 @@ def assemble_routes(
     count_connections: Callable[[], int],
 ) -> Routes:
     """Build the application: every path with its handler."""
-    access = Access(options.api_key, options.cors_origin)
+    access = Access(options.api_key, options.cors_origin, _allowed_hosts(options))
     limits = ChatLimits(options.max_body, options.max_tokens, sampling_temperature(options))
     addresses = ClientAddresses(options.trusted_proxy)
     replies = Replies(worker, addresses, metrics.observe_refusal)

@@ -8,6 +8,7 @@ and one line.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
@@ -58,6 +59,31 @@ def parse_networks(text: str) -> tuple[Network, ...]:
         return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
     except ValueError:
         raise ValueError("must be addresses or networks, such as 10.0.0.0/8,::1") from None
+
+
+# As a browser writes them (RFC 6454 section 6.2): anything else would never match.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(","))
+    for origin in origins:
+        default_port = _DEFAULT_PORTS.get(origin.partition("://")[0], "/")
+        is_right = _ORIGIN.fullmatch(origin) and not origin.endswith(default_port)
+        if origin not in ("*", "null") and not is_right:
+            raise ValueError(
+                "must be *, or origins as browsers write them, such as https://app.example:8443: "
+                "lower case, no default port, no path"
+            )
+    return origins
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().lower() for part in text.split(","))
+    if not all(re.fullmatch(r"\*|[a-z0-9._-]+", name) for name in names):
+        raise ValueError("must be * or host names without port, such as pi.example")
+    return names
 
 
 # RFC 6750 section 2.1 allows fewer characters; these are all that a header field carries safely.
@@ -138,8 +164,14 @@ class Options:
     api_key: str | None = _option(
         None, _key, "key required as Authorization: Bearer KEY; better set as a variable", "none"
     )
-    cors_origin: str | None = _option(
-        None, _text, "an origin whose pages may call the API, or *", "none"
+    cors_origin: tuple[str, ...] = _option(
+        (), _origins, "origins whose pages may call the API, or *", "none"
+    )
+    allowed_hosts: tuple[str, ...] | None = _option(
+        None,
+        _names,
+        "names to answer to beside localhost and *.local, or *",
+        "checked on loopback only",
     )
     # one request
     # 16 KiB is far more text than a context of 2,048 tokens holds, in any language.

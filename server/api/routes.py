@@ -18,6 +18,7 @@ from server.http.assets import Asset
 from server.http.errors import (
     HttpError,
     MethodNotAllowed,
+    MisdirectedRequest,
     NotFound,
     NotImplementedHere,
     PreconditionFailed,
@@ -34,6 +35,7 @@ _READ = "GET, HEAD, OPTIONS"
 _ASK = "POST, OPTIONS"
 _ANYWHERE = "GET, HEAD, POST, OPTIONS"
 _API = "/v1/"
+_HEALTH = "/healthz"  # asked by load balancers and containers, by any name
 _KEPT_ENCODED = re.compile(r"%(2[Ff]|5[Cc]|00)")
 
 Handle = Callable[[Exchange], None]
@@ -81,7 +83,7 @@ class Routes:
         self._access = access
         models = f"{_API}models"
         self._routes = {
-            "/healthz": _Route(_READ, monitoring.healthz),
+            _HEALTH: _Route(_READ, monitoring.healthz),
             "/readyz": _Route(_READ, monitoring.readyz),
             "/status": _Route(_READ, monitoring.status),
             "/metrics": _Route(_READ, monitoring.metrics),
@@ -127,8 +129,9 @@ class Routes:
         if asset is None or head.method not in ("GET", "HEAD"):
             return None
         try:
+            self._access.check_host(head)
             return asset.respond(head, keep_alive=True)
-        except PreconditionFailed:
+        except (PreconditionFailed, MisdirectedRequest):
             return None
 
     def handle(self, exchange: Exchange) -> None:
@@ -149,6 +152,8 @@ class Routes:
     def _find(self, head: RequestHead) -> _Route:
         if head.method not in _KNOWN_METHODS:
             raise NotImplementedHere("That method is not implemented.")
+        if head.path != _HEALTH:
+            self._access.check_host(head)
         route = self._routes.get(head.path)
         if route is None:
             route = self._find_unusual(head)
