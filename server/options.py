@@ -99,7 +99,7 @@ class Options:
     template: str = _option(
         "auto",
         _one_of("auto", "chatml", "llama-2", "zephyr"),
-        "chat template: how turns are marked",
+        "chat template, which marks the turns",
     )
     persona: str | None = _option(
         None,

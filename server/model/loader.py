@@ -85,7 +85,7 @@ def _load(file: modelfile.ModelFile, context_tokens: int) -> LLM:
         raise ModelFileError(f"ctransformers cannot load {file.path}: {error}") from error
 
 
-# Control tokens mark turns and ends, and print nothing; that is how to recognise them.
+# The tokens that print nothing: these mark turns and ends, like a GGUF file's control tokens.
 def _control_ids(llm: LLM) -> frozenset[int]:
     silent = {i for i in range(llm.vocab_size) if not llm.ctransformers_llm_detokenize(i)}
     return frozenset(silent | {llm.bos_token_id, llm.eos_token_id})

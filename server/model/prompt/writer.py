@@ -1,4 +1,4 @@
-"""Writes prompts: from a conversation to token ids.
+"""Writes prompts: turns a conversation into token ids.
 
 Owns everything around a user's words. Promises: the persona's tokens always come first, in the same
 order, so that the KV cache can reuse them as a prefix. Control tokens are placed by id and never
@@ -166,7 +166,7 @@ class PromptWriter:
         pattern, _ = self._answer_and_marks()
         return self._tokenizer.encode(pattern.format(answer=text).rstrip())
 
-    # Every template's answer begins with the answer's words.
+    # In every template, the answer begins with its words, not with a mark.
     def _answer_and_marks(self) -> tuple[str, tuple[Segment, ...]]:
         pattern, *marks = self._template.answer
         assert isinstance(pattern, str)
