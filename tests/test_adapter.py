@@ -66,7 +66,7 @@ def test_merged_tensor_is_the_corrected_one_to_a_step(tmp_path, base):
 def test_adapter_of_another_model_is_refused(tmp_path, base):
     a, b = matrices()
     adapter = write(tmp_path / "a.gguf", a[:, :32], b)
-    with pytest.raises(AdapterError, match=r"another shape than this model's\.$"):
+    with pytest.raises(AdapterError, match=r"does not have this model's shape\.$"):
         adapter.merge(base)
 
 

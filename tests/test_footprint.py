@@ -18,9 +18,9 @@ LLAMA_2_7B = ModelFile(Path("llama-2.bin"), 2_870_000_000, "llama", "", 4 * 32 *
     [
         (8e9, 4096, None),
         (4.2e9, 2048, None),
-        (3.9e9, 2048, "1.07 GB for a context of 2,048 tokens, and there are 3.90 GB of memory: take a smaller model, or --context 1792."),
-        (3.0e9, 256, "and there are 3.00 GB of memory: take a smaller model."),
-        (512e6, 256, "needs 2.87 GB for its weights and 134 MB for a context of 256 tokens, and there are 512 MB"),
+        (3.9e9, 2048, "1.07 GB for a context of 2,048 tokens, but there is only 3.90 GB of memory: use a smaller model, or --context 1792."),
+        (3.0e9, 256, "but there is only 3.00 GB of memory: use a smaller model."),
+        (512e6, 256, "needs 2.87 GB for its weights and 134 MB for a context of 256 tokens, but there is only 512 MB"),
         (None, 131072, None),
     ],
 )  # fmt: skip

@@ -188,7 +188,7 @@ def test_cut_is_mended_in_the_next_run(tmp_path, large_hub):
     status, _, sentence = fetch(tmp_path, large_hub)
     assert status == 1
     assert sentence.startswith(f"error: The connection to the hub at {large_hub.url} failed (")
-    assert sentence.endswith("): if HF_ENDPOINT is right, run the same command again to go on.")
+    assert sentence.endswith("): if HF_ENDPOINT is right, run the same command again to continue.")
     assert not model_in(tmp_path).exists()
     assert part_of(tmp_path).stat().st_size == PORTION
     large_hub.cuts = []
@@ -208,7 +208,7 @@ def test_ctrl_c_keeps_what_came_and_the_next_run_goes_on(tmp_path, large_hub):
     err = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert err.endswith("error: Interrupted; run the same command again to go on.\n")
+    assert err.endswith("error: Interrupted; run the same command again to continue.\n")
     assert not model_in(tmp_path).exists()
     hub.holds_after = None
     del hub.requests[:]
@@ -267,14 +267,14 @@ def test_wrong_hash_is_told_and_nothing_is_kept(tmp_path, hub):
     status, _, sentence = fetch(tmp_path, hub)
     assert status == 1
     assert re.fullmatch(
-        r"error: The file that came has the wrong hash \([0-9a-f]{12}\.\.\., not abababababab"
-        r"\.\.\.\): it was damaged on its way and is deleted; run the command again\.",
+        r"error: The downloaded file has the wrong hash \([0-9a-f]{12}\.\.\., not abababababab"
+        r"\.\.\.\): it was damaged in transit and is deleted; run the command again\.",
         sentence,
     )
     assert files_in(tmp_path) == ["Notice"]
 
 
-NO_ACCESS = f"error: The hub does not let us have {REPOSITORY} (status {{}}): it does not exist, or it wants a token of an account that may read it in HF_TOKEN."  # fmt: skip
+NO_ACCESS = f"error: The hub denies access to {REPOSITORY} (status {{}}): it does not exist, or it requires the token of an account that may read it in HF_TOKEN."  # fmt: skip
 NO_FILE = f"error: The hub has no file {FILE} in {REPOSITORY} (status 404)."
 
 
@@ -286,7 +286,7 @@ NO_FILE = f"error: The hub has no file {FILE} in {REPOSITORY} (status 404)."
         ((403, "GatedRepo"), NO_ACCESS.format(403)),
         ((404, "EntryNotFound"), NO_FILE),
         ((404, "RepoNotFound"), NO_FILE),
-        ((500, ""), f"error: The hub failed on {REPOSITORY} with status 500; run the same command again to go on."),
+        ((500, ""), f"error: The hub failed on {REPOSITORY} with status 500; run the same command again to continue."),
     ],
 )  # fmt: skip
 def test_refusal_is_one_sentence(tmp_path, hub, refusal, sentence):
@@ -334,8 +334,8 @@ def test_disk_without_room_is_told_before_anything_comes(tmp_path, hub, content)
     status, _, sentence = fetch(tmp_path, hub, prefix, HF_HOME="/nonexistent")
     assert status == 1
     assert re.fullmatch(
-        rf"error: There is no room for the model in {tmp_path}/{NAME}: [\d.]+ MB are still to "
-        r"come, and [\d.]+ MB are free\.",
+        rf"error: Not enough disk space for the model in {tmp_path}/{NAME}: [\d.]+ MB more needed, "
+        r"[\d.]+ MB free\.",
         sentence,
     )
     assert hub.ranges == []
@@ -357,7 +357,7 @@ def test_disk_that_fills_up_meanwhile_is_told(tmp_path, hub, content):
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert result.stderr.endswith(
-        "error: The disk is full; make room, and run the same command again to go on.\n"
+        "error: The disk is full; free some space, and run the same command again to continue.\n"
     )
 
 

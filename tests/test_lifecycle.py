@@ -49,7 +49,9 @@ def test_help_and_version():
 
 def test_model_larger_than_the_memory_is_refused(tiny_path, monkeypatch):
     monkeypatch.setattr("server.assembly.available_memory", lambda: 1000)
-    with pytest.raises(ModelFileError, match=r"there are 0 MB of memory: take a smaller model\."):
+    with pytest.raises(
+        ModelFileError, match=r"there is only 0 MB of memory: use a smaller model\."
+    ):
         engine_settings(Options(model=tiny_path))
 
 
@@ -65,7 +67,7 @@ def test_temperature_needs_a_sensor(tiny_path, monkeypatch, tmp_path):
     [
         (None, "There is no model file at"),
         (b"", "is empty"),
-        (b"hello", "is no model this program can load"),
+        (b"hello", "is not a model this program can load"),
         (b"GGUF\3\0\0\0", "truncated"),
     ],
 )

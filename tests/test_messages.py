@@ -48,12 +48,12 @@ BAD_TALKS = [
     ([{}], "messages[0].role must be system, user or assistant."),
     ([*QUESTION, message("tool", "x")], "messages[1].role must be system, user or assistant."),
     ([message(["user"], "x")], "messages[0].role must be system, user or assistant."),
-    ([message("user", None)], "messages[0].content must be a text, or a list of parts of type text."),
-    ([message("user", [])], "messages[0].content must be a text, or a list of parts of type text."),
-    ([message("user", [{"type": "image_url"}])], "messages[0].content must be a text, or a list of parts of type text."),
+    ([message("user", None)], "messages[0].content must be a string, or a list of parts of type text."),
+    ([message("user", [])], "messages[0].content must be a string, or a list of parts of type text."),
+    ([message("user", [{"type": "image_url"}])], "messages[0].content must be a string, or a list of parts of type text."),
     ([message("user", "\ud800")], "messages[0].content is not valid Unicode."),
-    ([message("system", "x")], "messages must end with a message of the user."),
-    ([*QUESTION, message("assistant", "x")], "messages must end with a message of the user."),
+    ([message("system", "x")], "messages must end with a message from the user."),
+    ([*QUESTION, message("assistant", "x")], "messages must end with a message from the user."),
 ]  # fmt: skip
 
 
@@ -69,15 +69,15 @@ def test_what_is_no_talk_is_refused(messages, sentence):
     [
         (
             [message("user", "é" * 500 + "x")],
-            "The question at the end of messages may have 1,000 bytes, not 1,001.",
+            "The question at the end of messages may have at most 1,000 bytes, not 1,001.",
         ),
         (
             [message("user", "x" * 500), message("user", "x" * 500)],
-            "The question at the end of messages may have 1,000 bytes, not 1,001.",
+            "The question at the end of messages may have at most 1,000 bytes, not 1,001.",
         ),
         (
             [message("system", "x" * 500), message("user", "a"), message("system", "x" * 499)],
-            "The system messages together may have 1,000 bytes, not 1,001.",
+            "The system messages together may have at most 1,000 bytes, not 1,001.",
         ),
     ],
 )
@@ -143,7 +143,7 @@ BAD_FIELDS = [
     ({"temperature": 2.1}, "temperature must be a number from 0 to 2."),
     ({"temperature": 10**400}, "temperature must be a number from 0 to 2."),
     ({"temperature": "warm"}, "temperature must be a number from 0 to 2."),
-    ({"temperature": 1e999}, "The body is not valid JSON: Infinity is no JSON number."),
+    ({"temperature": 1e999}, "The body is not valid JSON: Infinity is not a JSON number."),
     ({"top_p": -0.1}, "top_p must be a number from 0 to 1."),
     ({"top_p": False}, "top_p must be a number from 0 to 1."),
     ({"seed": 2**63}, "seed must be a whole number from -9223372036854775808 to 9223372036854775807."),
@@ -151,12 +151,12 @@ BAD_FIELDS = [
     ({"stream": "yes"}, "stream must be true or false."),
     ({"stream_options": 1}, "stream_options must be an object."),
     ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage must be true or false."),
-    ({"stop": 5}, "stop must be a text, or a list of at most 4, of 1 to 256 characters each."),
-    ({"stop": False}, "stop must be a text, or a list of at most 4, of 1 to 256 characters each."),
-    ({"stop": {}}, "stop must be a text, or a list of at most 4, of 1 to 256 characters each."),
-    ({"stop": ["a"] * 5}, "stop must be a text, or a list of at most 4, of 1 to 256 characters each."),
-    ({"stop": [""]}, "stop must be a text, or a list of at most 4, of 1 to 256 characters each."),
-    ({"model": 5}, "model must be a text."),
+    ({"stop": 5}, "stop must be a string, or a list of at most 4, of 1 to 256 characters each."),
+    ({"stop": False}, "stop must be a string, or a list of at most 4, of 1 to 256 characters each."),
+    ({"stop": {}}, "stop must be a string, or a list of at most 4, of 1 to 256 characters each."),
+    ({"stop": ["a"] * 5}, "stop must be a string, or a list of at most 4, of 1 to 256 characters each."),
+    ({"stop": [""]}, "stop must be a string, or a list of at most 4, of 1 to 256 characters each."),
+    ({"model": 5}, "model must be a string."),
 ]  # fmt: skip
 
 
@@ -175,7 +175,7 @@ BAD_JSON = [
     (b"null", "The body must be a JSON object."),
     (b'{"a": 1, "b": 2, "a": 3}', 'The JSON has the name "a" twice in one object.'),
     (b'{"b": {"a\\n": 1, "a\\n": 3}}', 'The JSON has the name "a\\n" twice in one object.'),
-    (b'{"a": NaN}', "The body is not valid JSON: NaN is no JSON number."),
+    (b'{"a": NaN}', "The body is not valid JSON: NaN is not a JSON number."),
     (b"[" * 200_000, "The JSON is nested too deeply."),
     (b'{"a":' * 50_000, "The JSON is nested too deeply."),
     (b'{"a": ' + b"9" * 5000 + b"}", "The JSON has a number that is too long."),

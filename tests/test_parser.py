@@ -120,7 +120,7 @@ def test_accepted(data, method, path, body):
 BAD_LINE = "The request line is not valid HTTP/1.1."
 BAD_FIELD = "A header line is not valid HTTP/1.1."
 BAD_TARGET = "The request target is not valid HTTP/1.1."
-BAD_ENDING = "Lines must end in CRLF, and CR or LF stand nowhere else."
+BAD_ENDING = "Lines must end in CRLF; CR and LF are allowed nowhere else."
 BAD_CHUNK = "A chunk's first line is not valid HTTP/1.1."
 BAD_CODING = "The last transfer coding, and only the last, must be chunked."
 BAD_HOST = "The Host field is not a valid host."

@@ -223,7 +223,7 @@ def test_persona_is_found_by_name_or_path(tmp_path):
 @pytest.mark.parametrize("name", ["plato", "plato" * 100], ids=["none", "too_long"])
 def test_unknown_persona_is_told_with_those_there_are(name):
     with pytest.raises(
-        ModelFileError, match=f"persona {name}: take diogenes, socrates-trained, socrates, or a"
+        ModelFileError, match=f"persona {name}: use diogenes, socrates-trained, socrates, or the"
     ):
         find_persona(name)
 

@@ -106,7 +106,9 @@ def test_json_has_a_limit_of_its_own(server):
     long = [{"role": "user", "content": "x" * 16_385}]
     status, _, body = server.ask(json.dumps({"messages": long}), headers=header)
     assert status == 413
-    assert body == b"The question at the end of messages may have 16,384 bytes, not 16,385.\n"
+    assert (
+        body == b"The question at the end of messages may have at most 16,384 bytes, not 16,385.\n"
+    )
 
 
 @pytest.mark.parametrize(

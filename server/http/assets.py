@@ -111,7 +111,7 @@ def _parse_date(date: str) -> float | None:
             moment = datetime.strptime(date, pattern).replace(tzinfo=UTC)
         except ValueError:
             continue
-        # strptime is lenient about digits, blanks, weekdays and case; the grammar is not.
+        # strptime is lenient about digits, spaces, weekdays and case; the grammar is not.
         shown = moment.strftime(pattern)
         if shown == date or (pattern == _ASCTIME and _blank_day(moment) == date):
             return _in_this_age(moment, pattern).timestamp()

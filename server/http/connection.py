@@ -5,7 +5,7 @@ responses. Knows nothing of models: the application answers through an `Exchange
 
 Guarantees
   order       requests are answered in the order they came; the next one is not even parsed
-              before the present one is answered (pipelining, RFC 9112 section 9.3.2)
+              before the current one is answered (pipelining, RFC 9112 section 9.3.2)
   close       when the connection ends, for whatever reason, the running exchange is notified
               once, by `on_disconnect`; that is what stops the model
   FIN         a client that closes its sending side counts as gone. RFC 9112 section 9.6
@@ -38,7 +38,7 @@ from server.http.state import ConnectionLimits, ServerState
 
 _LINGER_S = 2.0  # how long to keep reading after our FIN
 _RETRY_AFTER_S = 5
-_REFUSED_CONNECTIONS = 64  # being sent a 503 at a time; further ones are closed unanswered
+_REFUSED_CONNECTIONS = 64  # that get a 503 at a time; further ones are closed unanswered
 
 
 class _Phase(Enum):
@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         """Handle the client's FIN; returning None makes the transport close our side.
 
-        The transport first waits until unsent bytes are read; a running answer must not wait.
+        It would first wait until unsent bytes are read; a running answer is dropped at once.
         """
         if self._exchange is not None:
             self._drop()

@@ -145,9 +145,9 @@ class Exchange:
         self.respond(status, [*TEXT_HEADERS, *headers], f"{sentence}\n".encode())
 
     def start(self, headers: Iterable[Header]) -> None:
-        """Begin a streamed 200: chunked in HTTP/1.1, unframed in 1.0. The connection closes after.
+        """Begin a streamed 200: chunked in HTTP/1.1, unframed in 1.0.
 
-        Nothing is sent before the first piece.
+        Nothing is sent before the first piece; after the last, the connection closes.
         """
         lines = [*headers, *self.headers, ("Connection", "close")]
         if not self._is_http_1_0:

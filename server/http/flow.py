@@ -22,8 +22,8 @@ class Flow:
     __slots__ = ("_transport", "_unsent_bytes", "_vanished_timeout_s", "is_stalled")
 
     def __init__(self, transport: asyncio.Transport, vanished_timeout_s: float) -> None:
-        # With an empty write buffer, `pause_writing` means that the kernel accepts no more; with
-        # uvloop's default of 64 KiB a stalled reader would never be noticed.
+        # At a limit of 0, `pause_writing` comes with the first byte that waits, so it means that
+        # the kernel accepts no more; at uvloop's 64 KiB a stalled reader would go unnoticed.
         transport.set_write_buffer_limits(high=0)
         self._transport = transport
         self._vanished_timeout_s = vanished_timeout_s

@@ -306,7 +306,7 @@ class RequestParser:
 
     @property
     def has_body_begun(self) -> bool:
-        """Whether bytes of the body have arrived: the client does not wait for `100 Continue`."""
+        """Whether bytes of the body have arrived, so that `100 Continue` is not needed."""
         return self._at < len(self._buffer) or bool(self._body)
 
     def _check_size(self, limit: int) -> None:

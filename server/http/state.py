@@ -52,7 +52,7 @@ class Application(Protocol):
         """Answer, now or later, through `exchange`.
 
         Raises:
-            HttpError: to be sent as the response; only before anything else was sent.
+            HttpError: to be sent as the response; only before the answer has begun.
         """
 
     def render_error(self, head: RequestHead, error: HttpError) -> HttpError:

@@ -116,7 +116,7 @@ class Job:
     """One prompt on its way. Made by `Worker.submit`; only `Worker` looks inside."""
 
     conversation: Conversation
-    prompt: Prompt | None  # None if it came before there was a tokenizer
+    prompt: Prompt | None  # None if the tokenizer was not loaded yet
     sampling: Sampling
     listener: Listener
     client: str  # whose limit it counts towards

@@ -36,7 +36,7 @@ class Sampling:
     repetition_penalty: float = 1.1  # 1 is none
     dry_multiplier: float = 0.8  # against repeating earlier answers (dry.py); 0 is off
     seed: int | None = None  # None draws one from the operating system
-    ignore_eos: bool = False  # go on to `max_tokens`, for measuring (llama.cpp's and vLLM's name)
+    ignore_eos: bool = False  # run to `max_tokens`, for measuring (llama.cpp's and vLLM's name)
     stop: tuple[str, ...] = ()  # sequences before which the answer ends
 
 

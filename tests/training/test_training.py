@@ -249,7 +249,7 @@ def test_gradient_of_an_adapter_is_that_of_its_definition(folder):
 def test_matrices_of_an_unknown_type_are_refused(folder, tmp_path):
     path = tmp_path / "model.gguf"
     write_model(path, 259, GGMLQuantizationType.Q5_0)
-    with pytest.raises(UnsupportedModelError, match=r"Q5_0; training knows Q4_1, Q8_0, F32\.$"):
+    with pytest.raises(UnsupportedModelError, match=r"Q5_0; training supports Q4_1, Q8_0, F32\.$"):
         Network(path, rank=4, gain=1.0)
 
 

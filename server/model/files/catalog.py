@@ -45,7 +45,7 @@ class CatalogModel:
     licence: str
     notice: str = ""  # what must accompany every copy
     persona: str = DEFAULT_PERSONA  # who speaks, unless --persona says otherwise
-    temperature: float = DEFAULT_TEMPERATURE  # for sampling, unless --temperature does
+    temperature: float = DEFAULT_TEMPERATURE  # of sampling, unless --temperature is given
 
     @property
     def path(self) -> Path:

@@ -28,7 +28,7 @@ _SURPRISE = 1.5  # times slower or faster than before: something has changed
 _CALM_WINDOW = 64  # tokens over which a change becomes the new normal
 _FIRST_PATIENCE = 8  # tokens until the first trial
 _LAST_PATIENCE = 512
-_UNLIKELY = 32  # a count that CPU accounting contradicts is tried 32 times more rarely
+_UNLIKELY = 32  # counts that CPU accounting contradicts are tried this many times more rarely
 _CPUS_CHANGED = 0.6  # CPUs more or fewer
 _CPUS_BLUR = 0.4  # slack for brief activity of other processes
 # Beyond this count memory is the limit on most machines, every thread more costs at the barriers,

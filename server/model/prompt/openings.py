@@ -1,7 +1,7 @@
 """Fixed first words of an answer, for questions that match a pattern.
 
 Owns the `[[openings]]` of persona files and the search. The patterns are matched by RE2, whose time
-is linear in the length of the question, whatever a host writes and a visitor sends. With the
+is linear in the length of the question, whatever an operator writes or a visitor sends. With the
 shipped patterns, an ordinary message takes 0.5 ms and the longest that is searched, 2,000
 characters, 16 ms on an EPYC. (Python's `re` took ten seconds for 16 KiB.)
 """

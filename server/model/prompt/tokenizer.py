@@ -1,4 +1,4 @@
-"""Converts text to token ids and token ids to bytes; never trusts ctransformers' own checks.
+"""Converts text to token ids and token ids to bytes, without trusting ctransformers to do so.
 
 Two tokenizers with one interface:
   * `HubTokenizer`: a `tokenizer.json` beside the model, through Hugging Face `tokenizers`;

@@ -1,4 +1,4 @@
-"""Writes prompts: from a conversation to token ids.
+"""Writes prompts: turns a conversation into token ids.
 
 Owns what stands around a user's words. Promises: the persona's tokens are always the first, in the
 same order, which makes them reusable by prefix. Control tokens are placed by id and never parsed

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         default=Path("training.pt"),
-        help="the file to save progress to and resume from",
+        help="where progress is saved, and resumed from",
     )
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="threads for PyTorch"
