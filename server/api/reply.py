@@ -33,9 +33,14 @@ from server.model.worker import Worker
 
 RETRY_AFTER_S = 5  # about one short answer
 
+
+class ContextExceeded(ContentTooLarge):
+    """The prompt has more tokens than the context."""
+
+
 _HTTP_OF: dict[type[ModelError], Callable[[str], HttpError]] = {
     PromptEmpty: BadRequest,
-    PromptTooLong: ContentTooLarge,
+    PromptTooLong: ContextExceeded,
     QueueFull: lambda sentence: Unavailable(sentence, RETRY_AFTER_S),
     ClientQueueFull: lambda sentence: TooManyRequests(sentence, RETRY_AFTER_S),
     ModelUnavailable: lambda sentence: Unavailable(sentence, RETRY_AFTER_S),

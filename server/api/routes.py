@@ -11,7 +11,7 @@ from functools import partial
 from urllib.parse import quote, unquote
 
 from server.api.access import Access
-from server.api.completions import ApiError, Completions
+from server.api.completions import ApiError, Completions, NoModel
 from server.api.monitoring import Monitoring
 from server.api.prompt import Prompts
 from server.http.assets import Asset
@@ -36,6 +36,8 @@ _ASK = "POST, OPTIONS"
 _ANYWHERE = "GET, HEAD, POST, OPTIONS"
 _API = "/v1/"
 _HEALTH = "/healthz"  # asked by load balancers and containers, by any name
+_CHARSET = re.compile(r"(?:^|;)\s*charset\s*=\s*\"?([^\s\";]*)")
+_CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 _KEPT_ENCODED = re.compile(r"%(2[Ff]|5[Cc]|00)")
 
 Handle = Callable[[Exchange], None]
@@ -92,7 +94,7 @@ class Routes:
                 prompts.handle,
                 needs_key=True,
                 body_limit=prompts.body_limit,
-                check=_check_coding,
+                check=_check_text,
             ),
             f"{_API}chat/completions": _Route(
                 _ASK,
@@ -116,7 +118,7 @@ class Routes:
 
     def render_error(self, head: RequestHead, error: HttpError) -> HttpError:
         """See `Application`."""
-        is_api = head.path.startswith(_API)
+        is_api = _is_api(head.path)
         if is_api:
             error = ApiError(error)
         if is_api or head.path == "/prompt":
@@ -168,10 +170,18 @@ class Routes:
     def _find_unusual(self, head: RequestHead) -> _Route:
         if head.path == "*":
             return _Route(_ANYWHERE, _answer_nothing)  # only OPTIONS has this target
-        route = self._routes.get(_normalise(head.path))
+        path = _normalise(head.path)
+        route = self._routes.get(path)
+        if route is None and path.startswith(f"{_API}models/"):
+            raise NoModel(f"There is no model {unquote(path.rpartition('/')[2])!r}.")
         if route is None:
             raise NotFound("There is nothing at this address.")
         return route
+
+
+# However the path is spelt, a client of the API expects an error of the API's form.
+def _is_api(path: str) -> bool:
+    return path.startswith(_API) or ("/" + _normalise(path).lstrip("/")).startswith(_API)
 
 
 # RFC 9110 section 13.1, for resources without tag and date: /prompt has no representation at
@@ -205,6 +215,17 @@ def _check_coding(head: RequestHead) -> None:
 def _check_json(head: RequestHead) -> None:
     if not head.is_json:
         raise UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
+    _check_text(head)
+
+
+# What is no text in UTF-8 would be misread without a word.
+def _check_text(head: RequestHead) -> None:
+    media_type, _, parameters = head.get(b"content-type").lower().partition(";")
+    if media_type.strip().startswith("multipart/"):
+        raise UnsupportedMediaType("Send the bare text, not a form in parts.")
+    charset = _CHARSET.search(parameters)
+    if charset and charset[1] not in _CHARSETS:
+        raise UnsupportedMediaType("Send the body in UTF-8.")
     _check_coding(head)
 
 

@@ -90,27 +90,24 @@ class PromptWriter:
         frame = self._open(Persona(system)) if system else self._frame
         question = [user, *self._literal(self._template.cue)]
         # Another system text is another character, to which the persona's openings do not apply.
-        opening = "" if system else self._persona.openings.first_words(conversation)
-        first_words = self._tokenizer.encode(opening) if opening else []
+        is_ours = not system and not conversation.begun
+        opening = self._persona.openings.first_words(conversation) if is_ours else ""
+        begun = opening or self._clean(conversation.begun)
+        first_words = self._tokenizer.encode(begun) if begun else []
         frame_length = len(frame.tokens) + len(self._encode(frame.tail))
         room = most_tokens - frame_length - len(first_words)
         if system and room < _LEAST_QUESTION_TOKENS:
-            raise PromptTooLong(
-                f"The system text has {frame_length:,} tokens, and this model's context has "
-                f"room for {most_tokens - _LEAST_QUESTION_TOKENS:,}."
-            )
+            raise _too_long("system text", frame_length, most_tokens - _LEAST_QUESTION_TOKENS)
         length = len(frame.tokens) + len(self._encode([*frame.tail, *question])) - frame_length
         if length > room:
-            raise PromptTooLong(
-                f"The prompt has {length:,} tokens, and this model's context has room for {room:,}."
-            )
+            raise _too_long("prompt", length, room)
         turns = self._latest(
             conversation.turns, most_of_talk - frame_length - length - len(first_words)
         )
         items = [*frame.tail, *(item for turn in turns for item in self._turn(turn)), *question]
         return Prompt(
             [*frame.tokens, *self._encode(items), *first_words],
-            first_words,
+            first_words if opening else (),
             tuple(self._tokenizer.encode(self._clean(turn.answer)) for turn in turns),
         )
 
@@ -178,6 +175,14 @@ class PromptWriter:
 
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+# Programs look for the words in front (litellm, for one, to choose a model of longer context).
+def _too_long(what: str, length: int, room: int) -> PromptTooLong:
+    return PromptTooLong(
+        f"This model's maximum context length is {room:,} tokens for this {what}, "
+        f"which has {length:,}."
+    )
 
 
 @dataclass(frozen=True, slots=True)
