@@ -7,8 +7,8 @@ let the running answer finish or cancel it, close the connections, exit 0.
 
 import asyncio
 import logging
+import os
 import signal
-import sys
 from functools import partial
 
 from server.api.metrics import Metrics
@@ -22,7 +22,7 @@ from server.assembly import (
 from server.http.connection import Connection
 from server.http.listener import allow_open_files, show_address, watch_for_vanished_peers
 from server.http.state import ServerState
-from server.logs import RequestLog
+from server.logs import RequestLog, flush_log, log_stream
 from server.model.errors import ModelFileError
 from server.model.loader import load_engine
 from server.model.machine.thermometer import Thermometer
@@ -40,7 +40,7 @@ _OTHER_FILES = 256  # besides connections: refused ones, the model, libraries, t
 
 
 async def serve(options: Options) -> bool:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM, SIGINT or SIGHUP (a terminal that is closed); a second one ends at once.
 
     Returns:
         Whether the model thread ended, too (see `Server.close`).
@@ -50,8 +50,16 @@ async def serve(options: Options) -> bool:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def on_signal() -> None:
+        if stop.is_set():
+            log.warning("ended at once by a second signal")
+            flush_log()
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal)
     try:
         settings = engine_settings(options)
         server = Server(options, partial(load_engine, settings), model_name(options))
@@ -80,7 +88,7 @@ class Server:
             options, self.worker, self._metrics, model_name, lambda: self.connections
         )
         is_logged = options.log_level in ("debug", "info")
-        on_request = RequestLog(sys.stderr, options.log_format, self._loop.call_soon)
+        on_request = RequestLog(log_stream(), options.log_format, self._loop.call_soon)
         self._shared = ServerState(
             routes, connection_limits(options), self._loop, on_request if is_logged else None
         )

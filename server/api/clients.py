@@ -23,7 +23,7 @@ class ClientAddresses:
         self._trusted = trusted
 
     def of(self, peer: str, forwarded_for: str) -> str:
-        """A name for the client; IPv6 addresses of one /64 network are one client."""
+        """A name for the client; IPv6 addresses of one /64 network are mostly one client."""
         address = peer
         hops = [hop.strip() for hop in forwarded_for.split(",")] if forwarded_for else []
         while hops and self._is_trusted(address):
@@ -53,5 +53,7 @@ def _name(text: str) -> str:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped:
             return str(address.ipv4_mapped)
+        if address.is_link_local:  # all machines of a local network have one such /64 network
+            return str(address)
         return str(ip_network((address, _IPV6_SITE_BITS), strict=False))
     return str(address)
