@@ -55,15 +55,18 @@ input.addEventListener("input", () => {
   notify({ complaint: describeExcess(read(input)) });
 });
 
+// A phone's keyboard has no Shift+Enter: there Enter breaks the line, and the button sends.
+const hasKeyboard = matchMedia("(hover: hover)").matches;
+input.enterKeyHint = hasKeyboard ? "send" : "enter";
 input.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+  if (event.key === "Enter" && !event.shiftKey && !isComposing(event) && hasKeyboard) {
     event.preventDefault();
     form.requestSubmit();
   }
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || event.isComposing) return;
+  if (event.key !== "Escape" || isComposing(event)) return;
   running?.abort();
   speaker.stop(); // speech ends later than the text
 });
@@ -102,6 +105,15 @@ window.addEventListener("offline", () => reconnector.lose());
 
 reconnector.check();
 
+/**
+ * Whether an input method is at work; Safari says so by the key code alone when Enter commits.
+ *
+ * @param {KeyboardEvent} event
+ */
+function isComposing(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
 /** @param {string} prompt */
 function begin(prompt) {
   document.getElementById("welcome")?.remove();
@@ -116,10 +128,7 @@ function begin(prompt) {
  * @param {string} prompt
  */
 async function answer(prompt) {
-  speaker.stop();
-  speaker.prime();
   const bubble = addAnswer(chat);
-  const sentences = new SentenceSplitter();
   running = new AbortController();
   const { signal } = running;
   const waiting = new Waiting(
@@ -127,7 +136,15 @@ async function answer(prompt) {
     (words) => bubble.wait(words),
   );
   setBusy(true);
+  announcer.textContent = "Socrates is thinking.";
   try {
+    speaker.stop();
+    speaker.prime();
+    const sentences = new SentenceSplitter();
+    const say = (/** @type {string} */ sentence) => {
+      speaker.say(sentence);
+      announcer.textContent = sentence;
+    };
     await waiting.begin();
     await ask(conversation.request(prompt), {
       fetch: fetchHere,
@@ -136,11 +153,11 @@ async function answer(prompt) {
       onText(text) {
         waiting.end();
         bubble.append(text);
-        for (const sentence of sentences.push(text)) speaker.say(sentence);
+        sentences.push(text).forEach(say);
       },
     });
     waiting.end();
-    for (const sentence of sentences.end()) speaker.say(sentence);
+    sentences.end().forEach(say);
     bubble.end(bubble.text ? "" : "Socrates said nothing.");
     conversation.add(prompt, bubble.text);
   } catch (error) {
@@ -186,7 +203,7 @@ function setBusy(isBusy) {
   send.hidden = isBusy;
   stop.hidden = !isBusy;
   // Not on a phone, where focus brings up a keyboard over what was just said.
-  if (!isBusy && isFocusFree && matchMedia("(hover: hover)").matches) input.focus();
+  if (!isBusy && isFocusFree && hasKeyboard) input.focus({ preventScroll: true });
 }
 
 /** @param {() => void} retry */

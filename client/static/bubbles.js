@@ -6,7 +6,7 @@ const RETRY = "retry";
 /** @param {HTMLElement} chat @param {string} text */
 export function addQuestion(chat, text) {
   chat.append(make("p", "bubble you", text));
-  chat.scrollTop = chat.scrollHeight;
+  toEnd(chat);
 }
 
 /** @param {HTMLElement} chat @returns {Answer} an empty answer at the end of `chat` */
@@ -32,7 +32,7 @@ export class Answer {
     this.#bubble.setAttribute("aria-busy", "true");
     this.#bubble.append(this.#text, this.#foot);
     chat.append(this.#bubble);
-    chat.scrollTop = chat.scrollHeight;
+    toEnd(chat);
   }
 
   get text() {
@@ -62,10 +62,10 @@ export class Answer {
   // Scrolls with a change only while the reader is at the end.
   /** @param {() => void} change */
   #follow(change) {
-    const { scrollHeight, scrollTop, clientHeight } = this.#chat;
+    const { scrollHeight, scrollTop, clientHeight } = scroller(this.#chat);
     const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
     change();
-    if (isAtEnd) this.#chat.scrollTop = this.#chat.scrollHeight;
+    if (isAtEnd) toEnd(this.#chat);
   }
 
   /** @param {string} words @param {(() => void) | undefined} retry */
@@ -96,6 +96,22 @@ export class Answer {
 }
 
 /**
+ * What scrolls: the conversation, or on short screens the whole page (style.css).
+ *
+ * @param {HTMLElement} chat
+ */
+function scroller(chat) {
+  const isOwn = getComputedStyle(chat).overflowY !== "visible";
+  return isOwn ? chat : (document.scrollingElement ?? chat);
+}
+
+/** @param {HTMLElement} chat */
+function toEnd(chat) {
+  const element = scroller(chat);
+  element.scrollTop = element.scrollHeight;
+}
+
+/**
  * @param {keyof HTMLElementTagNameMap} tag
  * @param {string} className
  */
@@ -103,6 +119,7 @@ function make(tag, className, text = "") {
   const element = document.createElement(tag);
   element.className = className;
   element.textContent = text;
+  element.dir = "auto";
   return element;
 }
 
