@@ -1,19 +1,22 @@
 // The page: joins its parts, and owns the one answer that may be under way.
 
-import { addAnswer, addQuestion, dropRetries } from "./bubbles.js";
+import { addAnswer, addQuestion, dropActions, dropAll, dropLast } from "./bubbles.js";
 import { Conversation } from "./conversation.js";
 import { describeExcess, grow, read } from "./input.js";
 import { Reconnector } from "./reconnect.js";
 import { SentenceSplitter } from "./sentences.js";
 import { Speaker } from "./speech.js";
-import { recall, remember } from "./storage.js";
+import { keep, kept, recall, remember } from "./storage.js";
 import { ask, Refusal } from "./stream.js";
 import { addToggle } from "./toggle.js";
 import { Waiting } from "./waiting.js";
 
 const KEY = "key"; // the name under which the server's key is remembered
+const TALK = "talk"; // and the conversation
+const NEW_TALK = "new talk"; // why an answer is stopped: nothing of it is to be kept
 const UNAUTHORIZED = 401;
 
+const welcome = find("welcome", HTMLElement);
 const chat = find("chat", HTMLElement);
 const form = find("form", HTMLFormElement);
 const input = find("prompt", HTMLTextAreaElement);
@@ -37,6 +40,7 @@ const reconnector = new Reconnector(fetchHere, {
 const notices = { lost: "", complaint: "" }; // `lost` takes precedence
 /** @type {AbortController | null} */
 let running = null; // aborts the answer under way
+let isLastKept = false; // whether the last turn is in `conversation`
 /** @type {(() => void) | null} */
 let retryWithKey = null; // repeats the question that was refused for lack of a key
 
@@ -87,7 +91,11 @@ addToggle(find("mute", HTMLElement), false, (isOn) => {
 });
 addToggle(find("memory", HTMLElement), true, (isOn) => {
   conversation.isKept = isOn;
+  keepTalk();
 });
+find("new-talk", HTMLElement).addEventListener("click", beginNewTalk);
+find("save", HTMLElement).addEventListener("click", saveTalk);
+restoreTalk();
 
 keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -116,10 +124,67 @@ function isComposing(event) {
 
 /** @param {string} prompt */
 function begin(prompt) {
-  document.getElementById("welcome")?.remove();
-  dropRetries(chat); // otherwise a retried old question would be answered below the new one
-  addQuestion(chat, prompt);
+  welcome.hidden = true;
+  dropActions(chat); // otherwise an old question would be answered below the new one
+  addQuestion(chat, prompt, () => edit(prompt));
   answer(prompt);
+}
+
+/** @param {string} prompt the last question, to be put otherwise */
+function edit(prompt) {
+  if (running) return;
+  dropLast(chat);
+  cutTalk();
+  input.value = prompt;
+  grow(input);
+  input.focus();
+}
+
+function beginNewTalk() {
+  running?.abort(NEW_TALK);
+  speaker.stop();
+  conversation.clear();
+  keepTalk();
+  dropAll(chat);
+  welcome.hidden = false;
+  input.focus();
+}
+
+function saveTalk() {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([conversation.toText()], { type: "text/plain" }));
+  link.download = "socrates.txt";
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+// After the toggle of memory, which decides whether there is anything to restore.
+function restoreTalk() {
+  conversation.restore(kept(TALK));
+  for (const { question, answer } of conversation.turns) {
+    welcome.hidden = true;
+    addQuestion(chat, question, () => edit(question));
+    const bubble = addAnswer(chat);
+    bubble.append(answer);
+    dropActions(chat);
+    bubble.end("");
+  }
+}
+
+/** @param {string} question @param {string} answer */
+function addToTalk(question, answer) {
+  isLastKept = conversation.add(question, answer);
+  keepTalk();
+}
+
+function cutTalk() {
+  if (isLastKept) conversation.cut();
+  isLastKept = false;
+  keepTalk();
+}
+
+function keepTalk() {
+  keep(TALK, conversation.save());
 }
 
 /**
@@ -135,6 +200,13 @@ async function answer(prompt) {
     (url) => fetchHere(url, { signal }),
     (words) => bubble.wait(words),
   );
+  const again = () => {
+    if (running) return;
+    bubble.remove();
+    cutTalk();
+    answer(prompt);
+  };
+  isLastKept = false;
   setBusy(true);
   announcer.textContent = "Socrates is thinking.";
   try {
@@ -158,13 +230,12 @@ async function answer(prompt) {
     });
     waiting.end();
     sentences.end().forEach(say);
-    bubble.end(bubble.text ? "" : "Socrates said nothing.");
-    conversation.add(prompt, bubble.text);
+    addToTalk(prompt, bubble.text);
+    bubble.end(bubble.text ? "" : "Socrates said nothing.", again);
   } catch (error) {
     waiting.end();
-    explain(error, signal, bubble, prompt);
+    explain(error, signal, bubble, prompt, again);
   } finally {
-    announcer.textContent = bubble.text; // once and whole, for screen readers
     running = null;
     setBusy(false);
   }
@@ -175,24 +246,21 @@ async function answer(prompt) {
  * @param {AbortSignal} signal
  * @param {import("./bubbles.js").Answer} bubble
  * @param {string} prompt
+ * @param {() => void} again
  */
-function explain(error, signal, bubble, prompt) {
+function explain(error, signal, bubble, prompt, again) {
+  if (signal.reason === NEW_TALK) return;
   if (signal.aborted) {
     speaker.stop();
-    bubble.end("Stopped.");
-    conversation.add(prompt, bubble.text); // the user has seen it; a broken answer is retried
+    bubble.end("Stopped.", again);
+    addToTalk(prompt, bubble.text); // the visitor has seen it; a broken answer is asked again
     return;
   }
-  const retry = () => {
-    if (running) return;
-    bubble.remove();
-    answer(prompt);
-  };
   if (error instanceof Refusal) {
-    bubble.end(error.message, retry);
-    if (error.status === UNAUTHORIZED) askForKey(retry);
+    bubble.end(error.message, again);
+    if (error.status === UNAUTHORIZED) askForKey(again);
   } else {
-    bubble.end(bubble.text ? "The answer broke off here." : "The connection was lost.", retry);
+    bubble.end(bubble.text ? "The answer broke off here." : "The connection was lost.", again);
     reconnector.check();
   }
 }
