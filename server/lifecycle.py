@@ -11,6 +11,7 @@ import os
 import signal
 from functools import partial
 
+from server.api.clients import ClientAddresses
 from server.api.metrics import Metrics
 from server.assembly import (
     StartError,
@@ -90,7 +91,11 @@ class Server:
         is_logged = options.log_level in ("debug", "info")
         on_request = RequestLog(log_stream(), options.log_format, self._loop.call_soon)
         self._shared = ServerState(
-            routes, connection_limits(options), self._loop, on_request if is_logged else None
+            routes,
+            connection_limits(options),
+            self._loop,
+            on_request if is_logged else None,
+            is_proxy=ClientAddresses(options.trusted_proxy).is_trusted,
         )
         self._listener: asyncio.Server | None = None
         self._lag_timer: asyncio.TimerHandle | None = None

@@ -185,7 +185,9 @@ class Options:
     connections: int = _option(512, _whole(1, 10**6), "maximum open connections")
     header_timeout: float = _option(10.0, _SECONDS, "seconds for a header to arrive")
     body_timeout: float = _option(20.0, _SECONDS, "seconds for a body to arrive")
-    idle_timeout: float = _option(30.0, _SECONDS, "seconds a connection may stay idle")
+    # Longer than proxies keep theirs (Caddy 120 s, nginx 60 s), or they would send a request into a
+    # connection that is closing. Idle ones cost nothing: at the limit they give way.
+    idle_timeout: float = _option(150.0, _SECONDS, "seconds a connection may stay idle")
     stalled_timeout: float = _option(30.0, _SECONDS, "seconds a client may read nothing")
     # Linux: TCP_USER_TIMEOUT and keep-alive probes. Elsewhere the system's own defaults.
     vanished_timeout: float = _option(15.0, _real(1, 86400), "seconds a client may be unreachable")

@@ -26,11 +26,12 @@ class ClientAddresses:
         """A name for the client; IPv6 addresses of one /64 network are mostly one client."""
         address = peer
         hops = [hop.strip() for hop in forwarded_for.split(",")] if forwarded_for else []
-        while hops and self._is_trusted(address):
+        while hops and self.is_trusted(address):
             address = _without_port(hops.pop())
         return _name(address)
 
-    def _is_trusted(self, text: str) -> bool:
+    def is_trusted(self, text: str) -> bool:
+        """Whether this is the address of one of the proxies."""
         try:
             address = ip_address(text)
         except ValueError:

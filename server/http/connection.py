@@ -80,12 +80,14 @@ class Connection(asyncio.Protocol):
         "_phase",
         "_shared",
         "_transport",
+        "address",
     )
 
     def __init__(self, shared: ServerState) -> None:
         # shared
         self._shared = shared
         # of the connection
+        self.address = ""  # of the peer
         self._transport: asyncio.Transport | None = None
         self._parser = RequestParser(shared.limits.parser)
         self._phase = _Phase.IDLE
@@ -105,8 +107,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         shared = self._shared
         self._flow = Flow(self._transport, shared.limits.vanished_timeout_s)
-        if len(shared.connections) < shared.limits.connections:
-            shared.connections.add(self)
+        name = transport.get_extra_info("peername")
+        self.address = str(name[0]) if name else ""
+        if shared.add(self):
             self._enter(_Phase.IDLE)
         elif len(shared.refused) < _REFUSED_CONNECTIONS:
             shared.refused.add(self)
@@ -149,8 +152,7 @@ class Connection(asyncio.Protocol):
         """Notify the exchange and forget the connection. Every connection ends here."""
         self._deadline.cancel()
         self._transport = self._flow = None
-        self._shared.connections.discard(self)
-        self._shared.refused.discard(self)
+        self._shared.remove(self)
         head, self._head = self._head, None
         if head is None:
             self._disconnect()
@@ -182,8 +184,7 @@ class Connection(asyncio.Protocol):
     @property
     def peer(self) -> str:
         """The address at the other end, or "" if it is gone."""
-        name = self._transport and self._transport.get_extra_info("peername")
-        return str(name[0]) if name else ""
+        return self.address if self._transport else ""
 
     def write(self, data: bytes) -> None:
         """Send bytes, if the connection is still open."""
@@ -209,6 +210,22 @@ class Connection(asyncio.Protocol):
     def log(self, exchange: Exchange, details: dict[str, object]) -> None:
         """Log an exchange that is over."""
         self._shared.log(exchange, details)
+
+    @property
+    def idle_since(self) -> float | None:
+        """When it began to wait for its client; None while it answers."""
+        timeout_s = _timeout_s(self._phase, self._shared.limits)
+        is_waiting = timeout_s is not None and self._exchange is None and not self._is_stalled
+        when = self._deadline.when
+        return when - timeout_s if is_waiting and when is not None and timeout_s else None
+
+    def give_way(self) -> None:
+        """Close: at once, for no answer is under way."""
+        transport = self._open_transport()
+        if self._phase is _Phase.IDLE:
+            transport.close()
+        else:
+            transport.abort()
 
     def shut_down(self) -> None:
         """Close now if no answer is under way, else when it has ended."""
