@@ -31,14 +31,12 @@ from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
 from server.model.worker import Worker
 
-RETRY_AFTER_S = 5  # about one short answer
-
 _HTTP_OF: dict[type[ModelError], Callable[[str], HttpError]] = {
     PromptEmpty: BadRequest,
     PromptTooLong: ContentTooLarge,
-    QueueFull: lambda sentence: Unavailable(sentence, RETRY_AFTER_S),
-    ClientQueueFull: lambda sentence: TooManyRequests(sentence, RETRY_AFTER_S),
-    ModelUnavailable: lambda sentence: Unavailable(sentence, RETRY_AFTER_S),
+    QueueFull: Unavailable,
+    ClientQueueFull: TooManyRequests,
+    ModelUnavailable: Unavailable,
 }
 
 
