@@ -240,8 +240,7 @@ def leave(client, way):
 def cancelled_or_set(server, stage):
     if stage == "waiting":
         return server.status()["prompts"].get("cancelled_waiting") == 1
-    jobs = list(server.server.worker._jobs)
-    return any(job.cancelled.is_set() for job in jobs)
+    return server.server.worker.is_cancelling
 
 
 # -- the other paths ------------------------------------------------------------------------
