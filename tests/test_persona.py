@@ -5,14 +5,14 @@ import pytest
 from server.model.errors import ModelFileError, PromptEmpty
 from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.openings import read_openings
-from server.model.prompt.persona import SOCRATES, Persona, find_persona, load_persona
+from server.model.prompt.persona import Persona, find_persona, load_persona
 from server.model.prompt.templates import TEMPLATES, Control, detect_template
 from server.model.prompt.writer import AnswerMemory, PromptWriter
 
 BOS, EOS = -1, -2
 PERSONA = Persona("Be kind.", (Turn("Q1", "A1"), Turn("Q2", "A2")))
 BARE = Persona("Be kind.", ())
-PERSONAS = sorted(SOCRATES.parent.glob("*.toml"))
+PERSONAS = sorted(find_persona("socrates").parent.glob("*.toml"))
 
 
 class Letters:
@@ -184,7 +184,7 @@ def test_template_is_detected():
 
 
 def test_socrates_has_examples():
-    persona = load_persona(SOCRATES)
+    persona = load_persona(find_persona("socrates"))
     assert "Socrates" in persona.system
     assert all(example.answer.endswith("?") for example in persona.examples)
 
@@ -208,7 +208,7 @@ def test_socrates_has_examples():
         b"system = 'a'\nopenings = 'persona.toml'",
     ],
 )
-def test_what_is_no_persona_is_told_in_one_sentence(tmp_path, text):
+def test_what_is_no_persona_is_refused_in_one_sentence(tmp_path, text):
     path = tmp_path / "persona.toml"
     path.write_bytes(text)
     with pytest.raises(ModelFileError, match=r"^The persona .*\.$"):
@@ -222,20 +222,20 @@ def test_every_persona_of_ours_is_one(path):
     assert len(persona.examples) >= 3 or path.stem.endswith("-trained")
 
 
-def test_missing_persona_is_told_in_one_sentence(tmp_path):
+def test_missing_persona_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(ModelFileError, match=r"cannot be read: No such file or directory\.$"):
         load_persona(tmp_path / "missing.toml")
 
 
 def test_persona_is_found_by_name_or_path(tmp_path):
-    assert find_persona("socrates") == SOCRATES
+    assert find_persona("socrates").name == "socrates.toml"
     path = tmp_path / "mine.toml"
     path.touch()
     assert find_persona(str(path)) == path
 
 
 @pytest.mark.parametrize("name", ["plato", "plato" * 100], ids=["none", "too_long"])
-def test_unknown_persona_is_told_with_those_there_are(name):
+def test_unknown_persona_is_refused_with_those_there_are(name):
     with pytest.raises(
         ModelFileError, match=f"persona {name}: use diogenes, socrates-trained, socrates, or the"
     ):

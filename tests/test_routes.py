@@ -250,13 +250,17 @@ def test_status_is_json(server):
     status, head, body = server.request("GET", "/status")
     assert status == 200
     assert "Content-Type: application/json\r\n" in head
-    told = json.loads(body)
-    assert told["version"] == __version__
-    assert (told["model"], told["state"], told["threads"]) == ("fake", "ready", 1)
-    assert (told["busy"], told["waiting"]) == (False, 0)
+    status_shown = json.loads(body)
+    assert status_shown["version"] == __version__
+    assert (status_shown["model"], status_shown["state"], status_shown["threads"]) == (
+        "fake",
+        "ready",
+        1,
+    )
+    assert (status_shown["busy"], status_shown["waiting"]) == (False, 0)
 
 
-def test_loading_is_told_and_prompts_wait():
+def test_loading_is_reported_and_prompts_wait():
     engine, gate = FakeEngine(), threading.Event()
 
     def load(loading, cancelled):

@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.bounds import Bounds, N, Real, Whole
+from server.bounds import TEMPERATURE, Bounds, N, Real, Whole
 from server.http.errors import BadRequest, ContentTooLarge
 from server.model.prompt.conversation import Conversation, Turn
 from server.model.sampler import Sampling
 
 _LARGEST = 2**63 - 1
 TOKENS = Whole(1, _LARGEST)  # values above the server's own limit mean that limit
-TEMPERATURE = Real(0, 2)
 SEED = Whole(0, _LARGEST)
 _ANY_SEED = Whole(-_LARGEST - 1, _LARGEST)
 _SHARE = Real(0, 1)

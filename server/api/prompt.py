@@ -10,14 +10,13 @@ from urllib.parse import parse_qsl
 
 from server.api.messages import (
     SEED,
-    TEMPERATURE,
     TOKENS,
     ChatLimits,
     read_conversation,
     read_object,
 )
 from server.api.reply import Replies
-from server.bounds import Bounds, N
+from server.bounds import TEMPERATURE, Bounds, N
 from server.http.errors import BadRequest
 from server.http.exchange import STREAM_HEADERS, TEXT_HEADERS, Exchange
 from server.http.request import RequestHead

@@ -60,7 +60,7 @@ class Engine:
         self._pieces = pieces
         self._control = control
         self._control_index = np.array(sorted(control))
-        self._prompts = prompts
+        self.prompts = prompts
         self._governor = governor
         self._batch = BatchSize()
         self._contexts = Contexts(contexts, prompts.persona_tokens)
@@ -87,7 +87,7 @@ class Engine:
             PromptTooLong: if the context has no room for the question and a short answer.
         """
         most = self.context_tokens - _LEAST_ANSWER_TOKENS
-        return self._prompts.write(
+        return self.prompts.write(
             conversation, most, self.context_tokens - _ANSWER_TOKENS_BESIDE_TALK
         )
 
@@ -97,7 +97,7 @@ class Engine:
         Raises:
             ModelFileError: if the persona does not fit the context.
         """
-        persona = self._prompts.persona_tokens
+        persona = self.prompts.persona_tokens
         if len(persona) + _LEAST_ANSWER_TOKENS >= self.context_tokens:
             raise ModelFileError(
                 f"The persona has {len(persona):,} tokens and does not fit "
@@ -238,7 +238,7 @@ class Engine:
         if rest := answer.end():
             yield rest
         if finish is not Finish.CANCELLED and answer.is_exact:
-            self._prompts.answers.remember(answer.text, answer.tokens)
+            self.prompts.answers.remember(answer.text, answer.tokens)
         progress.finish = finish
 
     def _next_token(

@@ -10,7 +10,7 @@ NOTICE_FILE = "Notice"
 TOKENIZER_FILE = "tokenizer.json"  # beside the model file, if ctransformers' own does not work
 MODELS_DIRECTORY = Path(__file__).resolve().parents[3] / "models"
 
-ADAPTER = Path(__file__).parents[1] / "tuning" / "socrates.lora.gguf"
+ADAPTER = Path(__file__).with_name("socrates.lora.gguf")
 DEFAULT_PERSONA = "socrates"
 DEFAULT_TEMPERATURE = 0.6
 
