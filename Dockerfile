@@ -28,15 +28,13 @@ FROM python:${PYTHON}-slim-${DEBIAN} AS model
 COPY --from=pins /fetching.txt /
 RUN pip install --no-cache-dir --requirement /fetching.txt
 WORKDIR /socrates
-# Without server/__init__.py, which has the version.
-COPY server/model/__init__.py server/model/errors.py server/model/
+# Without the packages' own files: server/__init__.py has the version.
+COPY server/model/errors server/model/errors
 COPY server/model/files server/model/files
 COPY server/model/fetch server/model/fetch
-COPY server/model/tuning/socrates.lora.gguf server/model/tuning/
 ARG MODEL=llama-2-7b-chat
 ARG HF_ENDPOINT
 RUN mkdir models \
- && touch server/__init__.py \
  && if [ "$MODEL" != none ]; then python -m server.model.fetch "$MODEL"; fi
 
 # -- ctransformers from its source: there is no wheel for arm64, and the one for amd64 is slower

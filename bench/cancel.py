@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bench.kit.client import leave, post, read_response
+from bench.kit.client import LONG, leave, post, read_response
 from bench.kit.report import Report, note, print_spreads, read_options
 from bench.kit.server import NO_LIMIT, ServerThread, wait_until
 from bench.kit.subject import measured_options, measured_settings
@@ -27,7 +27,6 @@ from server.model.prompt.writer import Prompt
 from server.model.sampler import Sampling
 from server.model.worker import State, Worker
 
-_LONG = "The sea was calm and the olive trees stood still by the road to Piraeus. " * 80
 _SHORT = "What is virtue?"
 
 
@@ -135,7 +134,7 @@ def _leave_while_waiting(watched: Watched, number: int, way: str, draw: random.R
 def _leave_at_work(
     watched: Watched, stage: Stage, number: int, way: str, draw: random.Random
 ) -> float | None:
-    text = f"{number}. {_LONG if stage is Stage.PREFILL else _SHORT}"
+    text = f"{number}. {LONG if stage is Stage.PREFILL else _SHORT}"
     client = watched.post(text, f"seed={number}&ignore_eos=true")
     wait_until(lambda: watched.stage() is stage, f"the stage {stage.value}")
     time.sleep(draw.uniform(0, 0.3 if stage is Stage.PREFILL else 0.1))
@@ -149,7 +148,7 @@ def _leave_at_work(
 # Milliseconds of one token and of one batch, for comparison.
 def _units(watched: Watched) -> dict[str, list[float]]:
     watched.evaluations.clear()
-    with watched.post(_LONG, "max_tokens=60") as client:
+    with watched.post(LONG, "max_tokens=60") as client:
         read_response(client)
     took = [(tokens, 1000 * seconds) for tokens, seconds in watched.evaluations]
     return {

@@ -21,14 +21,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.kit.client import STORY, Address, field, post, read_response
+from bench.kit.client import LONG, STORY, Address, field, post, read_response
 from bench.kit.report import Report, note, print_spreads, read_options
 from bench.kit.server import free_port, running
 from server.model.files.catalog import CATALOG
 from server.model.machine.cpus import Cpus
-from server.model.prompt.persona import SOCRATES, load_persona
+from server.model.prompt.persona import find_persona, load_persona
 
-_LONG = "The sea was calm and the olive trees stood still by the road to Piraeus. " * 80
 _LEFT_AFTER_S = 0.3
 _TEMPERATURE = 0.8
 
@@ -110,7 +109,7 @@ def _start_all(stack: ExitStack, model: Path) -> dict[str, Rival]:
 
 # Our server adds the persona itself.
 def _with_persona(question: str) -> str:
-    persona = load_persona(SOCRATES)
+    persona = load_persona(find_persona("socrates"))
     turns = [f"Visitor: {turn.question}\nSocrates: {turn.answer}" for turn in persona.examples]
     return "\n".join([persona.system, *turns, f"Visitor: {question}\nSocrates:"])
 
@@ -119,7 +118,7 @@ def _measure(rival: Rival, tokens: int, number: int, rows: Samples) -> None:
     rival.ask(STORY, 16)  # after a pause the first tokens are slow
     _, speed = rival.ask(STORY, tokens)
     idle_s, _ = rival.ask(STORY, 8)
-    with post(rival.address, *rival.request(f"{number}. {_LONG}", 8)):
+    with post(rival.address, *rival.request(f"{number}. {LONG}", 8)):
         time.sleep(_LEFT_AFTER_S)
     busy_s, _ = rival.ask(STORY, 8)
     rows.setdefault("tokens/s", []).append(speed)

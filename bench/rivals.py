@@ -31,8 +31,15 @@ def uvicorn(port: int, file: Path) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": body})
 
-    quiet = {"access_log": False, "log_level": "error", "lifespan": "off"}
-    run(application, port=port, http="httptools", loop="uvloop", **quiet)
+    run(
+        application,
+        port=port,
+        http="httptools",
+        loop="uvloop",
+        access_log=False,
+        log_level="error",
+        lifespan="off",
+    )
 
 
 def talking(port: int, model: Path) -> None:

@@ -51,7 +51,7 @@ def is_clean(message: str, answer: str, before: Sequence[str]) -> bool:
     return not _MARKUP.search(answer) and bool(_SENTENCE_END.search(answer.strip()))
 
 
-def opens_anew(message: str, answer: str, before: Sequence[str]) -> bool | None:
+def has_new_opening(message: str, answer: str, before: Sequence[str]) -> bool | None:
     """No answer of the talk began with the same three words."""
     if not before:
         return None
@@ -82,7 +82,7 @@ RULES: dict[str, Rule] = {
     "asks": asks,
     "brief": is_brief,
     "clean": is_clean,
-    "opening new": opens_anew,
+    "opening new": has_new_opening,
     "words new": has_new_words,
     "takes up": takes_up,
 }

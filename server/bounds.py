@@ -79,3 +79,6 @@ class Real(Bounds[float]):
     @staticmethod
     def _spelled(text: str) -> float:
         return float(text)
+
+
+TEMPERATURE = Real(0, 2)  # of sampling, in options and in requests

@@ -90,7 +90,7 @@ class Server:
         )
         is_logged = options.log_level in ("debug", "info")
         on_request = RequestLog(log_stream(), options.log_format, self._loop.call_soon)
-        self._shared = ServerState(
+        self.state = ServerState(
             routes,
             connection_limits(options),
             self._loop,
@@ -110,7 +110,7 @@ class Server:
     @property
     def connections(self) -> int:
         """The number of open connections."""
-        return len(self._shared.connections)
+        return len(self.state.connections)
 
     async def open(self) -> "asyncio.Future[None]":
         """Start listening and start loading the model.
@@ -125,7 +125,7 @@ class Server:
         allow_open_files(options.connections + _OTHER_FILES)
         try:
             self._listener = await self._loop.create_server(
-                lambda: Connection(self._shared), options.host, options.port, backlog=_BACKLOG
+                lambda: Connection(self.state), options.host, options.port, backlog=_BACKLOG
             )
         except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
             where = f"{options.host}:{options.port}"
@@ -151,7 +151,7 @@ class Server:
         deadline = self._loop.time() + limit_s
         if self._listener is not None:
             self._listener.close()
-        self._shared.begin_closing()
+        self.state.begin_closing()
         is_thread_free = await self.worker.close(_GRACE_SHARE * limit_s, limit_s)
         await self._close_connections(deadline)
         log.info("stopped")
@@ -169,9 +169,9 @@ class Server:
 
     # Responses are still on their way: the clients get the remaining time to read them.
     async def _close_connections(self, deadline: float) -> None:
-        while self._shared.connections and self._loop.time() < deadline:
+        while self.state.connections and self._loop.time() < deadline:
             await asyncio.sleep(_POLL_S)
-        for connection in list(self._shared.connections):
+        for connection in list(self.state.connections):
             connection.reset()
 
 

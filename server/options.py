@@ -16,7 +16,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, NoReturn
 
 from server import __version__
-from server.bounds import Real, Whole
+from server.bounds import TEMPERATURE, Real, Whole
 
 Network = IPv4Network | IPv6Network
 
@@ -146,7 +146,7 @@ class Options:
     max_tokens: int = _option(500, _whole(1, 131072), "maximum tokens in one answer")
     temperature: float | None = _option(
         None,
-        _real(0, 2),
+        TEMPERATURE.parse,
         "sampling temperature: 0 always picks the likeliest token, 2 is wild",
         "the model's own, 0.3 or 0.6",
     )

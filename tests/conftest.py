@@ -7,7 +7,7 @@ import pytest
 from server.model.files import catalog
 from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import GovernorSettings
-from server.model.prompt.persona import SOCRATES, load_persona
+from server.model.prompt.persona import find_persona, load_persona
 from tests.support.process import ServerProcess
 
 IN_CI = os.environ.get("CI") == "true"
@@ -44,7 +44,8 @@ def smollm2():
 @pytest.fixture(scope="session")
 def engine_settings(socrates):
     """Settings with one thread, so that other load does not matter, and a long persona."""
-    return EngineSettings(socrates, load_persona(SOCRATES), 2048, governor=GovernorSettings(1))
+    persona = load_persona(find_persona("socrates"))
+    return EngineSettings(socrates, persona, 2048, governor=GovernorSettings(1))
 
 
 @pytest.fixture(scope="session")

@@ -180,6 +180,6 @@ def test_head_has_no_body(assets):
     assert (status, body, fields["Content-Length"]) == (200, b"", "1200")
 
 
-def test_connection_is_told_where_it_must_be(assets):
+def test_connection_field_is_sent_where_it_must_be(assets):
     assert ask(assets["/"], keep_alive=False)[1]["Connection"] == "close"
     assert ask(assets["/"], version=b"1.0")[1]["Connection"] == "keep-alive"

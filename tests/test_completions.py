@@ -61,7 +61,7 @@ def test_whole_answer(server):
     assert usage["prompt_tokens_details"] == {"cached_tokens": 7}
 
 
-def test_length_is_told(server):
+def test_length_is_reported(server):
     answer = json.loads(complete(server, "9 words", max_tokens=2)[2])
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["choices"][0]["message"]["content"] == "word0 word1 "
@@ -188,8 +188,8 @@ def test_full_queue_and_full_share_have_their_statuses(gated):
         status, head, body = complete(gated, "1 word")
         assert status == 503
         assert "Retry-After: 5\r\n" in head
-        gated.server.worker._waiting_limit = 10
-        gated.server.worker._client_limit = 1
+        gated.server.worker.waiting_limit = 10
+        gated.server.worker.client_limit = 1
         status, head, body = complete(gated, "1 word")
         assert (status, error_of(body)["type"]) == (429, "rate_limit_error")
         assert "Retry-After: 5\r\n" in head
@@ -268,7 +268,7 @@ def test_without_the_option_there_is_no_cors(server):
 # -- behind a proxy ---------------------------------------------------------------------------
 
 
-def test_client_behind_a_trusted_proxy_is_told_apart():
+def test_clients_behind_a_trusted_proxy_are_distinguished():
     from server.options import parse_networks
 
     trusted = parse_networks("127.0.0.1")

@@ -159,7 +159,7 @@ def test_late_answer_closes_and_what_came_meanwhile_is_not_read():
     assert client.transport.is_eof_sent
 
 
-def test_disconnect_is_told_once_and_later_calls_do_nothing():
+def test_disconnect_is_reported_once_and_later_calls_do_nothing():
     client, calls = FakeClient(), []
     client.send(LATER)
     exchange = client.application.exchange
@@ -175,7 +175,7 @@ def test_disconnect_is_told_once_and_later_calls_do_nothing():
     assert not client.shared.connections
 
 
-def test_disconnect_after_the_answer_is_not_told():
+def test_disconnect_after_the_answer_is_not_reported():
     client, calls = FakeClient(), []
     client.send(LATER)
     exchange = client.application.exchange
@@ -189,7 +189,7 @@ def test_fin_closes():
     assert not FakeClient().connection.eof_received()  # a false value closes the transport
 
 
-def test_fin_is_told_at_once_even_if_the_client_has_much_to_take():
+def test_fin_is_reported_at_once_even_if_the_client_has_much_to_take():
     client, calls = FakeClient(), []
     client.send(LATER)
     client.application.exchange.on_disconnect = lambda: calls.append(1)
@@ -433,13 +433,13 @@ def test_refused_connections_are_bounded_too():
 
 
 def test_refused_request_is_one_line_in_the_log():
-    told = []
-    shared = ServerState(FakeApplication(), LIMITS, FakeLoop(), told.append)
+    records = []
+    shared = ServerState(FakeApplication(), LIMITS, FakeLoop(), records.append)
     client = FakeClient(shared=shared)
     client.application.limit = 2
     client.send(POST)
     client.connection.connection_lost(None)
-    [record] = told
+    [record] = records
     assert (record.method, record.path, record.status) == ("POST", "/x", 413)
     assert 0 <= record.duration_s < 60
 

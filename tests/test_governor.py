@@ -74,7 +74,7 @@ def pauses(governor, clock):
     return waits
 
 
-def test_duty_and_temperature_are_told(hot):
+def test_duty_and_temperature_are_reported(hot):
     assert hot.cooling.celsius == 95.0
     assert hot.cooling.duty == pytest.approx(0.1)
 
@@ -105,7 +105,7 @@ def test_long_pause_ends_when_it_gets_cool(hot, clock, tmp_path):
     assert sum(pauses(hot, clock)) < 6
 
 
-def test_sensor_that_falls_silent_is_told_and_changes_nothing(hot, clock, tmp_path, caplog):
+def test_sensor_that_falls_silent_is_logged_and_changes_nothing(hot, clock, tmp_path, caplog):
     (tmp_path / "thermal_zone0" / "temp").unlink()
     work_for_a_minute(hot, clock)
     assert hot.cooling.celsius is None
@@ -113,8 +113,8 @@ def test_sensor_that_falls_silent_is_told_and_changes_nothing(hot, clock, tmp_pa
     write(tmp_path, thermal_zone0="90000")
     work_for_a_minute(hot, clock)
     assert hot.cooling.celsius == 90.0
-    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert told == ["temperature unknown: pacing stays as it is", "temperature known again"]
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["temperature unknown: pacing stays as it is", "temperature known again"]
 
 
 def test_without_a_limit_nothing_is_read_and_nothing_pauses(tmp_path):

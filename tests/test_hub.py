@@ -255,14 +255,14 @@ def test_second_process_waits_for_the_first(tmp_path, large_hub):
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:99999", "ftp://127.0.0.1", "127.0.0.1:9"])
-def test_endpoint_that_is_none_is_told(tmp_path, hub, endpoint):
+def test_endpoint_that_is_none_is_refused(tmp_path, hub, endpoint):
     status, _, sentence = fetch(tmp_path, hub, HF_ENDPOINT=endpoint)
     assert status == 1
     assert sentence.startswith("error: ")
     assert "HF_ENDPOINT is" in sentence
 
 
-def test_wrong_hash_is_told_and_nothing_is_kept(tmp_path, hub):
+def test_wrong_hash_is_refused_and_nothing_is_kept(tmp_path, hub):
     hub.etag = "ab" * 32
     status, _, sentence = fetch(tmp_path, hub)
     assert status == 1
@@ -295,12 +295,12 @@ def test_refusal_is_one_sentence(tmp_path, hub, refusal, sentence):
     assert files_in(tmp_path) == ["Notice"]
 
 
-def test_wrong_token_is_told(tmp_path, hub):
+def test_wrong_token_is_refused(tmp_path, hub):
     hub.token = "hf_secret"
     assert fetch(tmp_path, hub, HF_TOKEN="hf_other")[2] == NO_ACCESS.format(401)
 
 
-def test_what_is_no_hub_is_told(tmp_path, hub):
+def test_what_is_no_hub_is_refused(tmp_path, hub):
     hub.etag = ""
     status, _, sentence = fetch(tmp_path, hub)
     assert status == 1
@@ -329,7 +329,7 @@ ON_A_DISK = pytest.mark.skipif(
 
 
 @ON_A_DISK
-def test_disk_without_room_is_told_before_anything_comes(tmp_path, hub, content):
+def test_disk_without_room_is_refused_before_anything_comes(tmp_path, hub, content):
     prefix = on_a_disk_of(len(content) // 2, tmp_path)
     status, _, sentence = fetch(tmp_path, hub, prefix, HF_HOME="/nonexistent")
     assert status == 1
@@ -342,7 +342,7 @@ def test_disk_without_room_is_told_before_anything_comes(tmp_path, hub, content)
 
 
 @ON_A_DISK
-def test_disk_that_fills_up_meanwhile_is_told(tmp_path, hub, content):
+def test_disk_that_fills_up_meanwhile_is_reported(tmp_path, hub, content):
     """Report enough free space, so that only writing hits the limit."""
     prefix = on_a_disk_of(len(content) // 2, tmp_path)
     shown = "shutil.disk_usage = lambda _: __import__('types').SimpleNamespace(free=1 << 40); "
@@ -361,7 +361,7 @@ def test_disk_that_fills_up_meanwhile_is_told(tmp_path, hub, content):
     )
 
 
-def test_directory_that_cannot_be_written_is_told(tmp_path, hub):
+def test_directory_that_cannot_be_written_is_reported(tmp_path, hub):
     (tmp_path / NAME).write_text("in the way")
     status, _, sentence = fetch(tmp_path, hub)
     assert status == 1

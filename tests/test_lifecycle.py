@@ -166,12 +166,12 @@ def is_refused(server):
     return False
 
 
-def test_request_that_is_still_arriving_is_told_of_the_shutdown():
+def test_request_that_is_still_arriving_gets_a_503_at_shutdown():
     with InProcessServer(FakeEngine()) as server:
         server.wait_until_ready()
         with server.connect() as client:
             client.sendall(prompt_request("1 word")[:-1])
-            connections = server.server._shared.connections
+            connections = server.server.state.connections
             wait_until(lambda: [c._phase.name for c in list(connections)] == ["BODY"])
             server.close()
             status, _, body = parse_response(read_all(client))

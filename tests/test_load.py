@@ -84,7 +84,7 @@ def test_vanished_peers_are_watched_for():
     with InProcessServer(FakeEngine(), vanished_timeout=12.0) as server, server.connect() as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         read_until(client, b"ok\n")
-        [connection] = server.server._shared.connections
+        [connection] = server.server.state.connections
         accepted = connection._transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         tcp = {

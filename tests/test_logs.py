@@ -113,18 +113,18 @@ def test_every_request_is_one_line_and_says_how_it_ended(monkeypatch):
             client.sendall(b"GARBAGE\r\n\r\n")
             read_until(client, b"\n")
         wait_until(lambda: requests()[-1]["path"] == "-")
-        told = requests()[first:]
+        records = requests()[first:]
     assert SECRET not in "".join(lines()).replace(f"/%0a{SECRET}", "")
-    by_ending = {fields["ended"]: fields for fields in told if "ended" in fields}
+    by_ending = {fields["ended"]: fields for fields in records if "ended" in fields}
     assert by_ending["cancelled_waiting"]["status"] is None
     assert by_ending["cancelled_prefill"]["status"] is None
     assert by_ending["cancelled_decode"]["status"] == 200
     assert by_ending["done"]["tokens"] == 2
     assert by_ending["length"]["tokens"] == 1
     assert by_ending["failed"]["status"] == 503
-    assert {fields["status"] for fields in told} >= {200, 400, 404, 503}
-    assert told[-1]["method"] == "-"
-    assert all(fields["bytes"] > 0 for fields in told if fields["status"])
+    assert {fields["status"] for fields in records} >= {200, 400, 404, 503}
+    assert records[-1]["method"] == "-"
+    assert all(fields["bytes"] > 0 for fields in records if fields["status"])
 
 
 def ending(requests, word):

@@ -53,7 +53,7 @@ def test_prompts_and_tokens_are_counted(server):
     assert value(found, "cancel_seconds_count") == 0
 
 
-def test_present_state_is_told(server):
+def test_present_state_is_reported(server):
     found = scrape(server)
     assert value(found, "connections") == 1
     assert value(found, "threads") == 1

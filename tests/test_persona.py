@@ -5,7 +5,7 @@ import pytest
 from server.model.errors import ModelFileError, PromptEmpty
 from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.openings import read_openings
-from server.model.prompt.persona import SOCRATES, Persona, find_persona, load_persona
+from server.model.prompt.persona import Persona, find_persona, load_persona
 from server.model.prompt.templates import compile_template
 from server.model.prompt.writer import PromptWriter
 from tests.support.templates import FAMILIES
@@ -13,7 +13,7 @@ from tests.support.templates import FAMILIES
 BOS, EOS = -1, -2
 PERSONA = Persona("Be kind.", (Turn("Q1", "A1"), Turn("Q2", "A2")))
 BARE = Persona("Be kind.", ())
-PERSONAS = sorted(SOCRATES.parent.glob("*.toml"))
+PERSONAS = sorted(find_persona("socrates").parent.glob("*.toml"))
 
 
 class Letters:
@@ -170,7 +170,7 @@ def test_nothing_to_say_is_refused(text):
 
 
 def test_socrates_has_examples():
-    persona = load_persona(SOCRATES)
+    persona = load_persona(find_persona("socrates"))
     assert "Socrates" in persona.system
     assert all(example.answer.endswith("?") for example in persona.examples)
 
@@ -194,7 +194,7 @@ def test_socrates_has_examples():
         b"system = 'a'\nopenings = 'persona.toml'",
     ],
 )
-def test_what_is_no_persona_is_told_in_one_sentence(tmp_path, text):
+def test_what_is_no_persona_is_refused_in_one_sentence(tmp_path, text):
     path = tmp_path / "persona.toml"
     path.write_bytes(text)
     with pytest.raises(ModelFileError, match=r"^The persona .*\.$"):
@@ -208,20 +208,20 @@ def test_every_persona_of_ours_is_one(path):
     assert len(persona.examples) >= 3 or path.stem.endswith("-trained")
 
 
-def test_missing_persona_is_told_in_one_sentence(tmp_path):
+def test_missing_persona_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(ModelFileError, match=r"cannot be read: No such file or directory\.$"):
         load_persona(tmp_path / "missing.toml")
 
 
 def test_persona_is_found_by_name_or_path(tmp_path):
-    assert find_persona("socrates") == SOCRATES
+    assert find_persona("socrates").name == "socrates.toml"
     path = tmp_path / "mine.toml"
     path.touch()
     assert find_persona(str(path)) == path
 
 
 @pytest.mark.parametrize("name", ["plato", "plato" * 100], ids=["none", "too_long"])
-def test_unknown_persona_is_told_with_those_there_are(name):
+def test_unknown_persona_is_refused_with_those_there_are(name):
     with pytest.raises(
         ModelFileError, match=f"persona {name}: use diogenes, socrates-trained, socrates, or the"
     ):

@@ -7,7 +7,7 @@ import pytest
 from server.model.job import Progress
 from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import GovernorSettings
-from server.model.prompt.persona import SOCRATES, load_persona
+from server.model.prompt.persona import find_persona, load_persona
 from tests.support.random_model import F32, Q2_K, Q6_K, Shape, byte_vocabulary, write_model
 
 SMALL = Shape(vocabulary=512, embedding=256, multiple=256, heads=4, layers=2)
@@ -17,7 +17,7 @@ SMALL = Shape(vocabulary=512, embedding=256, multiple=256, heads=4, layers=2)
 def test_random_model_runs(tmp_path, matrices, output):
     path = tmp_path / "random.bin"
     write_model(path, SMALL, matrices, output, byte_vocabulary(SMALL.vocabulary))
-    persona = load_persona(SOCRATES)
+    persona = load_persona(find_persona("socrates"))
     engine = load_engine(EngineSettings(path, persona, 2048, governor=GovernorSettings(1)))
     assert engine.prefill(list(range(3, 30)), threading.Event(), Progress())
     logits = engine._context.logits()

@@ -240,8 +240,7 @@ def leave(client, way):
 def cancelled_or_set(server, stage):
     if stage == "waiting":
         return server.status()["prompts"].get("cancelled_waiting") == 1
-    jobs = list(server.server.worker._jobs)
-    return any(job.cancelled.is_set() for job in jobs)
+    return server.server.worker.is_cancelling
 
 
 # -- the other paths ------------------------------------------------------------------------
@@ -251,13 +250,17 @@ def test_status_is_json(server):
     status, head, body = server.request("GET", "/status")
     assert status == 200
     assert "Content-Type: application/json\r\n" in head
-    told = json.loads(body)
-    assert told["version"] == __version__
-    assert (told["model"], told["state"], told["threads"]) == ("fake", "ready", 1)
-    assert (told["busy"], told["waiting"]) == (False, 0)
+    status_shown = json.loads(body)
+    assert status_shown["version"] == __version__
+    assert (status_shown["model"], status_shown["state"], status_shown["threads"]) == (
+        "fake",
+        "ready",
+        1,
+    )
+    assert (status_shown["busy"], status_shown["waiting"]) == (False, 0)
 
 
-def test_status_tells_nothing_of_the_prompts_of_others():
+def test_status_shows_nothing_of_the_prompts_of_others():
     engine = FakeEngine(gated=True)
     with InProcessServer(engine) as server, server.connect() as client:
         client.sendall(prompt_request("3 words"))
@@ -269,7 +272,7 @@ def test_status_tells_nothing_of_the_prompts_of_others():
         assert set(last) == {"finish", "stage", "tokens", "queue_ms", "decode_ms"}
 
 
-def test_loading_is_told_and_prompts_wait():
+def test_loading_is_reported_and_prompts_wait():
     engine, gate = FakeEngine(), threading.Event()
 
     def load(loading, cancelled):

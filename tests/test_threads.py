@@ -159,7 +159,7 @@ def test_grown_affinity_is_tried_at_once():
     assert governor.choose(4) == 4
 
 
-def test_moves_are_told():
+def test_moves_are_logged():
     moves = []
     governor = ThreadGovernor(2, lambda old, new: moves.append((old, new)))
     governor.choose(1)

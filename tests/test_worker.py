@@ -240,30 +240,30 @@ async def test_prompts_wait_while_the_model_loads():
     assert await worker.close(0, PATIENCE_S)
 
 
-async def test_slow_load_is_told_now_and_then(monkeypatch, caplog):
-    monkeypatch.setattr("server.model.worker._TELL_LOADING_S", 0.01)
+async def test_slow_load_is_logged_now_and_then(monkeypatch, caplog):
+    monkeypatch.setattr("server.model.worker._LOG_LOADING_S", 0.01)
     caplog.set_level("INFO", "server.model.worker")
 
-    engine, told = FakeEngine(), threading.Event()
+    engine, logged = FakeEngine(), threading.Event()
 
     def load(loading, cancelled):
         loading.file_bytes, loading.read_bytes = 2_900_000_000, 1_000_000_000
-        assert told.wait(PATIENCE_S)
+        assert logged.wait(PATIENCE_S)
         return engine
 
     def prefill_persona(cancelled, progress):
         progress.prompt_tokens, progress.prefilled_tokens = 253, 64
-        told.clear()
-        assert told.wait(PATIENCE_S)
+        logged.clear()
+        assert logged.wait(PATIENCE_S)
 
     engine.prefill_persona = prefill_persona
     worker = Worker(load, 16, 16)
     loading = worker.start()
     await until(lambda: "loading the model: 1000 of 2900 MB" in caplog.text)
-    told.set()
+    logged.set()
     await until(lambda: "reading the persona: 64 of 253 tokens" in caplog.text)
     assert worker.loading.share == pytest.approx(64 / 253)
-    told.set()
+    logged.set()
     await loading
     assert await worker.close(0, PATIENCE_S)
 
@@ -299,7 +299,7 @@ async def test_failed_load_fails_what_waits_and_what_comes():
 
 async def test_one_client_may_not_fill_the_queue():
     async with ready_worker() as (worker, engine):
-        worker._client_limit = 2
+        worker.client_limit = 2
         submit(worker, "1 word", "a")
         await until(lambda: engine.is_waiting.is_set())
         for _ in range(2):

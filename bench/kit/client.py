@@ -12,9 +12,10 @@ from urllib.request import urlopen
 
 Address = tuple[str, int]
 
+LONG = "The sea was calm and the olive trees stood still by the road to Piraeus. " * 80
 STORY = "Tell me a long story about a man who walked from Athens to the sea."
 
-_PATIENCE_S = 600
+PATIENCE_S = 600
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -52,7 +53,7 @@ def post(address: Address, target: str, text: str, kind: str = "text/plain") -> 
         f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     try:
-        client = socket.create_connection(address, timeout=_PATIENCE_S)
+        client = socket.create_connection(address, timeout=PATIENCE_S)
     except OSError as error:
         raise SystemExit(f"error: {address[0]}:{address[1]} does not answer: {error}") from error
     client.sendall(head.encode() + body)

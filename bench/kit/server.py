@@ -13,14 +13,13 @@ from urllib.request import urlopen
 
 import uvloop
 
-from bench.kit.client import Address
+from bench.kit.client import PATIENCE_S, Address
 from server.lifecycle import Server
 from server.model.worker import LoadEngine
 from server.options import Options
 
 NO_LIMIT = 10_000  # prompts of one client; all of ours have one address
 _ROOT = Path(__file__).resolve().parents[2]
-_PATIENCE_S = 600
 _POLL_S = 0.005
 
 
@@ -36,10 +35,10 @@ def wait_until(condition: Callable[[], object], what: str, poll_s: float = 0.000
     Raises:
         SystemExit: if it never holds.
     """
-    deadline = time.perf_counter() + _PATIENCE_S
+    deadline = time.perf_counter() + PATIENCE_S
     while not condition():
         if time.perf_counter() > deadline:
-            raise SystemExit(f"error: timed out after {_PATIENCE_S} s waiting for {what}")
+            raise SystemExit(f"error: timed out after {PATIENCE_S} s waiting for {what}")
         time.sleep(poll_s)
     return time.perf_counter()
 

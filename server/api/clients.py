@@ -13,7 +13,7 @@ _IPV6_SITE_BITS = 64  # the bits of one person's network (RFC 6177)
 
 
 class ClientAddresses:
-    """Tells clients apart.
+    """Identifies the client of a request.
 
     Args:
         trusted: the proxies whose X-Forwarded-For is believed.

@@ -13,14 +13,18 @@ from typing import Any
 from server.api.messages import BadField, ChatLimits, read_chat_request
 from server.api.reply import ContextExceeded, Replies
 from server.http.errors import HttpError, NotFound
-from server.http.exchange import FRESH_HEADERS, STREAM_HEADERS, Exchange
+from server.http.exchange import (
+    FRESH_HEADERS,
+    JSON_HEADERS,
+    JSON_TYPE,
+    STREAM_HEADERS,
+    Exchange,
+)
 from server.http.request import RequestHead
 from server.http.response import Header
 from server.model.job import Outcome
 
-JSON_TYPE = "application/json"
 _OWNER = "socratic-chat-bot"
-_JSON_HEADERS: tuple[Header, ...] = (("Content-Type", JSON_TYPE), *FRESH_HEADERS)
 _EVENT_HEADERS: tuple[Header, ...] = (
     ("Content-Type", "text/event-stream; charset=utf-8"),
     *FRESH_HEADERS,
@@ -127,13 +131,13 @@ class Completions:
 
 
 def _respond(exchange: Exchange, value: object) -> None:
-    exchange.respond(200, _JSON_HEADERS, _encode(value) + b"\n")
+    exchange.respond(200, JSON_HEADERS, _encode(value) + b"\n")
 
 
 class _Whole:
     """A chat.completion object (`server.api.reply.Form`)."""
 
-    headers: Sequence[Header] = _JSON_HEADERS
+    headers: Sequence[Header] = JSON_HEADERS
     is_streamed = False
 
     def __init__(self, model_name: str) -> None:

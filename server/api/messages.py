@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.bounds import Bounds, N, Real, Whole
+from server.bounds import TEMPERATURE, Bounds, N, Real, Whole
 from server.http.errors import BadRequest, ContentTooLarge
 from server.model.prompt.conversation import Conversation, Turn
 from server.model.sampler import Sampling
@@ -29,8 +29,7 @@ class _Limit(Whole):
         return _NO_LIMIT if is_none else super().check(value)
 
 
-TOKENS = _Limit(1, _LARGEST)  # above the server's own limit they mean that limit
-TEMPERATURE = Real(0, 2)
+TOKENS = _Limit(1, _LARGEST)  # values above the server's own limit mean that limit
 SEED = Whole(-_LARGEST - 1, _LARGEST)  # -1 is a random one, as everywhere in the field
 _SHARE = Real(0, 1)
 # What would change the answer's form, on which a client relies; everything else that this server

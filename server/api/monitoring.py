@@ -6,14 +6,10 @@ from typing import Any
 
 from server import __version__
 from server.api.metrics import Metrics
-from server.api.reply import RETRY_AFTER_S
 from server.http.errors import Unavailable
-from server.http.exchange import FRESH_HEADERS, Exchange
-from server.http.response import Header
+from server.http.exchange import FRESH_HEADERS, JSON_HEADERS, Exchange
 from server.model.job import Outcome, Progress
 from server.model.worker import State, Worker
-
-_JSON_HEADERS: tuple[Header, ...] = (("Content-Type", "application/json"), *FRESH_HEADERS)
 
 
 class Monitoring:
@@ -49,11 +45,11 @@ class Monitoring:
             Unavailable: if not.
         """
         if self._worker.is_closing:
-            raise Unavailable("The server is shutting down.", RETRY_AFTER_S)
+            raise Unavailable("The server is shutting down.")
         if self._worker.state is not State.READY:
-            raise Unavailable(f"The model is {self._worker.state.value}.", RETRY_AFTER_S)
+            raise Unavailable(f"The model is {self._worker.state.value}.")
         if not self._worker.has_room:
-            raise Unavailable("The queue is full.", RETRY_AFTER_S)
+            raise Unavailable("The queue is full.")
         exchange.respond_text(200, "ready")
 
     def metrics(self, exchange: Exchange) -> None:
@@ -83,7 +79,7 @@ class Monitoring:
             "last": None if worker.last is None else _describe_outcome(worker.last),
             "prompts": worker.counts,
         }
-        exchange.respond(200, _JSON_HEADERS, json.dumps(status).encode() + b"\n")
+        exchange.respond(200, JSON_HEADERS, json.dumps(status).encode() + b"\n")
 
 
 def _describe_loading(worker: Worker) -> dict[str, Any] | None:

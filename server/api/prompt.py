@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl
 
 from server.api.messages import (
     SEED,
-    TEMPERATURE,
     TOKENS,
     BadField,
     ChatLimits,
@@ -23,7 +22,7 @@ from server.api.messages import (
     read_object,
 )
 from server.api.reply import Replies
-from server.bounds import Bounds
+from server.bounds import TEMPERATURE, Bounds
 from server.http.errors import BadRequest
 from server.http.exchange import STREAM_HEADERS, TEXT_HEADERS, Exchange
 from server.http.request import RequestHead

@@ -31,8 +31,6 @@ from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
 from server.model.worker import Worker
 
-RETRY_AFTER_S = 5  # about one short answer
-
 
 class ContextExceeded(ContentTooLarge):
     """The prompt has more tokens than the context."""
@@ -41,9 +39,9 @@ class ContextExceeded(ContentTooLarge):
 _HTTP_OF: dict[type[ModelError], Callable[[str], HttpError]] = {
     PromptEmpty: BadRequest,
     PromptTooLong: ContextExceeded,
-    QueueFull: lambda sentence: Unavailable(sentence, RETRY_AFTER_S),
-    ClientQueueFull: lambda sentence: TooManyRequests(sentence, RETRY_AFTER_S),
-    ModelUnavailable: lambda sentence: Unavailable(sentence, RETRY_AFTER_S),
+    QueueFull: Unavailable,
+    ClientQueueFull: TooManyRequests,
+    ModelUnavailable: Unavailable,
 }
 
 

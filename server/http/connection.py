@@ -37,7 +37,6 @@ from server.http.request import RequestHead
 from server.http.state import ConnectionLimits, ServerState
 
 _LINGER_S = 2.0  # how long to keep reading after our FIN
-_RETRY_AFTER_S = 5
 _REFUSED_CONNECTIONS = 64  # that get a 503 at a time; further ones are closed unanswered
 
 
@@ -113,7 +112,7 @@ class Connection(asyncio.Protocol):
             self._enter(_Phase.IDLE)
         elif len(shared.refused) < _REFUSED_CONNECTIONS:
             shared.refused.add(self)
-            self._refuse(Unavailable("Too many connections are open.", _RETRY_AFTER_S))
+            self._refuse(Unavailable("Too many connections are open."))
         else:
             self._transport.abort()
 
@@ -230,7 +229,7 @@ class Connection(asyncio.Protocol):
     def shut_down(self) -> None:
         """Close now if no answer is under way, else when it has ended."""
         if self._phase in (_Phase.HEAD, _Phase.BODY):
-            self._refuse(Unavailable("The server is shutting down.", _RETRY_AFTER_S))
+            self._refuse(Unavailable("The server is shutting down."))
         elif self._exchange is None:
             self._linger()
 

@@ -24,12 +24,15 @@ They are raised where the fault is known, and answered in one place: connection.
 
 Headers = tuple[tuple[str, str], ...]
 
+TEXT_TYPE = "text/plain; charset=utf-8"
+_RETRY_AFTER_S = 5  # about one short answer
+
 
 class HttpError(Exception):
     """A response in waiting: `str(error)` is its body, one plain sentence."""
 
     status = 500
-    content_type = "text/plain; charset=utf-8"
+    content_type = TEXT_TYPE
 
     def __init__(self, sentence: str, headers: Headers = ()) -> None:
         super().__init__(sentence)
@@ -124,7 +127,7 @@ class TooManyRequests(HttpError):
 
     status = 429
 
-    def __init__(self, sentence: str, retry_after_s: int) -> None:
+    def __init__(self, sentence: str, retry_after_s: int = _RETRY_AFTER_S) -> None:
         super().__init__(sentence, (("Retry-After", str(retry_after_s)),))
 
 
@@ -145,7 +148,7 @@ class Unavailable(HttpError):
 
     status = 503
 
-    def __init__(self, sentence: str, retry_after_s: int) -> None:
+    def __init__(self, sentence: str, retry_after_s: int = _RETRY_AFTER_S) -> None:
         super().__init__(sentence, (("Retry-After", str(retry_after_s)),))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.http import response
-from server.http.errors import HttpError
+from server.http.errors import TEXT_TYPE, HttpError
 from server.http.request import RequestHead
 from server.http.response import Header
 
@@ -23,7 +23,9 @@ FRESH_HEADERS: tuple[Header, ...] = (
 )
 # nginx, and proxies that follow it, must not buffer the pieces of a stream.
 STREAM_HEADERS: tuple[Header, ...] = (("X-Accel-Buffering", "no"),)
-TEXT_HEADERS: tuple[Header, ...] = (("Content-Type", response.TEXT_TYPE), *FRESH_HEADERS)
+TEXT_HEADERS: tuple[Header, ...] = (("Content-Type", TEXT_TYPE), *FRESH_HEADERS)
+JSON_TYPE = "application/json"
+JSON_HEADERS: tuple[Header, ...] = (("Content-Type", JSON_TYPE), *FRESH_HEADERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -364,10 +364,10 @@ class RequestParser:
         return True
 
     def _read_chunk_end(self) -> bool:
-        behind = bytes(self._buffer[self._at : self._at + 2])
-        if not _CRLF.startswith(behind):
+        following = bytes(self._buffer[self._at : self._at + 2])
+        if not _CRLF.startswith(following):
             raise BadRequest("A chunk's data is not followed by CRLF.")
-        if len(behind) < 2:
+        if len(following) < 2:
             return False
         self._at += 2
         self._state = _State.CHUNK_LINE

@@ -8,7 +8,6 @@ from http import HTTPStatus
 Header = tuple[str, str]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-TEXT_TYPE = "text/plain; charset=utf-8"
 # Python up to 3.12 has the names that RFC 9110 replaced.
 _PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
 STATUS_LINES = {

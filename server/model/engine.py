@@ -58,7 +58,7 @@ class Engine:
         self._pieces = pieces
         self._control = control
         self._control_index = np.array(sorted(control))
-        self._prompts = prompts
+        self.prompts = prompts
         self._governor = governor
         self._contexts = Contexts(contexts, prompts.persona_tokens)
         self._context = contexts[0]  # the one in use
@@ -84,7 +84,7 @@ class Engine:
             PromptTooLong: if the context has no room for the question and a short answer.
         """
         most = self.context_tokens - _LEAST_ANSWER_TOKENS
-        return self._prompts.write(
+        return self.prompts.write(
             conversation, most, self.context_tokens - _ANSWER_TOKENS_BESIDE_TALK
         )
 
@@ -94,7 +94,7 @@ class Engine:
         Raises:
             ModelFileError: if the persona does not fit the context.
         """
-        persona = self._prompts.persona_tokens
+        persona = self.prompts.persona_tokens
         if len(persona) + _LEAST_ANSWER_TOKENS >= self.context_tokens:
             raise ModelFileError(
                 f"The persona has {len(persona):,} tokens and does not fit "
@@ -185,7 +185,7 @@ class Engine:
         # persona's "I" and "?" (a third fewer answers asked something back).
         recent: deque[int] = deque(maxlen=_PENALISED_TOKENS)
         dry = Dry(sampling.dry_multiplier, prompt.said)
-        answer = Detokenizer([*sampling.stop, *self._prompts.stops])
+        answer = Detokenizer([*sampling.stop, *self.prompts.stops])
         for token in prompt.opening:
             dry.accept(token)
             if piece := answer.feed(self._pieces[token]):

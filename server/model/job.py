@@ -116,7 +116,7 @@ class Listener(Protocol):
         """The next piece of the answer."""
 
     def on_end(self, outcome: Outcome) -> None:
-        """The job is over, one way or another. Called exactly once."""
+        """Called exactly once, however the job ended."""
 
 
 @dataclass(eq=False, slots=True)

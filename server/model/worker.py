@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 
 _SHUTTING_DOWN = "The server is shutting down."
 _NOT_LOADED = "The model could not be loaded."
-_TELL_LOADING_S = 2.0  # first interval; doubles up to _TELL_SELDOM_S
-_TELL_SELDOM_S = 16.0
+_LOG_LOADING_S = 2.0  # first interval; doubles up to _LOG_LOADING_MOST_S
+_LOG_LOADING_MOST_S = 16.0
 
 LoadEngine = Callable[[Loading, threading.Event], Engine]
 
@@ -77,8 +77,8 @@ class Worker:
 
     def __init__(self, load: LoadEngine, waiting_limit: int, client_limit: int) -> None:
         self._load_engine = load
-        self._waiting_limit = waiting_limit
-        self._client_limit = client_limit
+        self.waiting_limit = waiting_limit
+        self.client_limit = client_limit
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._loop = asyncio.get_running_loop()
         self._closing = threading.Event()
@@ -144,7 +144,7 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """Whether `submit` would accept one more prompt now."""
-        return not self._closing.is_set() and self.waiting < self._waiting_limit
+        return not self._closing.is_set() and self.waiting < self.waiting_limit
 
     def submit(
         self, conversation: Conversation, sampling: Sampling, listener: Listener, client: str
@@ -169,10 +169,10 @@ class Worker:
         if self.state is State.FAILED:
             raise ModelUnavailable(_NOT_LOADED)
         if not self.has_room:
-            raise QueueFull(f"{self._waiting_limit} prompts are waiting already; try again soon.")
-        if self._waiting_of(client) >= self._client_limit:
+            raise QueueFull(f"{self.waiting_limit} prompts are waiting already; try again soon.")
+        if self._waiting_of(client) >= self.client_limit:
             raise ClientQueueFull(
-                f"{self._client_limit} of your prompts are waiting already; wait for an answer."
+                f"{self.client_limit} of your prompts are waiting already; wait for an answer."
             )
         prompt = self._engine.write_prompt(conversation) if self._engine else None
         job = Job(conversation, prompt, sampling, listener, client, time.perf_counter())
@@ -224,10 +224,10 @@ class Worker:
     async def _await_load(self, loading: "asyncio.Future[Engine]") -> None:
         started = time.perf_counter()
         log.info("loading the model")
-        interval_s = _TELL_LOADING_S
+        interval_s = _LOG_LOADING_S
         while not (await asyncio.wait((loading,), timeout=interval_s))[0]:
             log.info("%s", self.loading.describe())
-            interval_s = min(2 * interval_s, _TELL_SELDOM_S)
+            interval_s = min(2 * interval_s, _LOG_LOADING_MOST_S)
         error = loading.exception()
         if self._closing.is_set():
             return

@@ -30,10 +30,10 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from tqdm import tqdm
 
 from server.model.errors import FetchError
+from server.model.files.pagecache import PORTION_BYTES
 
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # a file's git hash, or in LFS its SHA-256
 _SHA256_DIGITS = 64
-_PORTION_BYTES = 8 * 1024 * 1024
 _AGAIN = "run the same command again to continue"
 
 
@@ -95,7 +95,7 @@ def _check_hash(part: Path, etag: str) -> None:
         digest = hashlib.sha1(b"blob %d\0" % part.stat().st_size, usedforsecurity=False)
     bar = tqdm(total=part.stat().st_size, unit="B", unit_scale=True, desc="checking")
     with part.open("rb") as file, bar:
-        while portion := file.read(_PORTION_BYTES):
+        while portion := file.read(PORTION_BYTES):
             digest.update(portion)
             bar.update(len(portion))
     if digest.hexdigest() != etag:

@@ -11,7 +11,7 @@ NOTICE_FILE = "Notice"
 TOKENIZER_FILE = "tokenizer.json"  # beside the model file, if ctransformers' own does not work
 MODELS_DIRECTORY = Path(__file__).resolve().parents[3] / "models"
 
-ADAPTER = Path(__file__).parents[1] / "tuning" / "socrates.lora.gguf"
+ADAPTER = Path(__file__).with_name("socrates.lora.gguf")
 DEFAULT_PERSONA = "socrates"
 DEFAULT_TEMPERATURE = 0.6
 
@@ -69,7 +69,7 @@ _ALL = (
         source=replace(
             _SMOLLM2,
             adapter=ADAPTER,
-            merged_sha256="eb258d0e4a0c2f714c9f6868ce5da5edd02db79a7f6f2efdfff3d1420da5a043",
+            merged_sha256="1ab30f344242a01c3fd58406f1d73b6a9e0e30661ada3bc7dbce710c812f33fb",
         ),
         file_name="Socrates-135M.Q4_1.gguf",
         licence="Apache-2.0",

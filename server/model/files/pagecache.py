@@ -7,7 +7,7 @@ progress and cannot be cancelled; and a slow disk is faster when it is read in o
 from collections.abc import Iterator
 from pathlib import Path
 
-_PORTION_BYTES = 8 * 1024 * 1024
+PORTION_BYTES = 8 * 1024 * 1024
 
 
 def read_through(path: Path) -> Iterator[int]:
@@ -16,7 +16,7 @@ def read_through(path: Path) -> Iterator[int]:
     Raises:
         OSError: if it cannot be read.
     """
-    portion, done = bytearray(_PORTION_BYTES), 0
+    portion, done = bytearray(PORTION_BYTES), 0
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(portion):
             done += count

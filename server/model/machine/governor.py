@@ -17,7 +17,7 @@ from server.model.machine.threads import FixedThreads, ThreadGovernor, Threads
 
 log = logging.getLogger(__name__)
 
-_TELLING_BATCH = 8  # smaller ones cost more per token, whatever the thread count
+_MEANINGFUL_BATCH = 8  # smaller ones cost more per token, whatever the thread count
 _LOOK_INTERVAL_S = 0.5  # between two readings of the thermometer
 _SHORTEST_PAUSE_S = 0.0005
 
@@ -81,7 +81,7 @@ class Governor:
 
     def record(self, tokens: int, seconds: float) -> None:
         """Learn how long that evaluation took."""
-        if tokens == 1 or tokens >= _TELLING_BATCH:
+        if tokens == 1 or tokens >= _MEANINGFUL_BATCH:
             self._threads_for(tokens).record(seconds / tokens)
         self._look_at_thermometer()
         self._busy_s = seconds

@@ -10,7 +10,6 @@ from server.model.prompt.conversation import Turn
 from server.model.prompt.openings import BadPattern, Openings, read_openings, read_text
 
 _PERSONAS = Path(__file__).parents[1] / "personas"
-SOCRATES = _PERSONAS / "socrates.toml"
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,11 +120,6 @@ class Trainer:
         self._resume()
 
     @property
-    def is_finished(self) -> bool:
-        """Whether all steps are done."""
-        return self._step >= self._recipe.steps
-
-    @property
     def tokens(self) -> tuple[int, ...]:
         """Tokens per epoch, for each course."""
         return tuple(course.tokens for course in self._courses)
