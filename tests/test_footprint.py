@@ -10,7 +10,20 @@ from server.model.files.inspection import inspect
 from server.model.files.modelfile import ModelFile
 from tests.support.tiny_model import TINY, write_tiny_model
 
-LLAMA_2_7B = ModelFile(Path("llama-2.bin"), 2_870_000_000, "llama", "", 4 * 32 * 4096)
+LLAMA_2_7B = ModelFile(
+    Path("llama-2.bin"),
+    size_bytes=2_870_000_000,
+    model_type="llama",
+    cache_bytes_per_token=4 * 32 * 4096,
+    trained_context=4096,
+    chat_template=None,
+    is_llama_2=True,
+    special={"<s>": 1, "</s>": 2},
+    control=frozenset({1, 2}),
+    bos="<s>",
+    eos="</s>",
+    adds_bos=True,
+)
 
 
 @pytest.mark.parametrize(
