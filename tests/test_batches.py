@@ -1,8 +1,8 @@
-"""The size of a batch depends on the model alone."""
+"""The size of a batch depends on the model alone, its borders on the prompt alone."""
 
 import pytest
 
-from server.model.batches import batch_tokens
+from server.model.batches import batch_tokens, borders
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,18 @@ from server.model.batches import batch_tokens
 )
 def test_larger_models_have_smaller_batches(model_bytes, tokens):
     assert batch_tokens(model_bytes) == tokens
+
+
+@pytest.mark.parametrize(
+    ("length", "persona", "size", "expected"),
+    [
+        (40, 0, 16, [0, 16, 32]),
+        (32, 0, 16, [0, 16, 32]),
+        (40, 12, 16, [0, 12, 28]),
+        (12, 12, 16, [0, 12]),
+        (45, 40, 16, [0, 16, 32, 40]),
+        (3, 0, 1, [0, 1, 2, 3]),
+    ],
+)
+def test_borders_are_counted_from_the_end_of_the_persona(length, persona, size, expected):
+    assert borders(length, persona, size) == expected

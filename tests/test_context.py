@@ -35,41 +35,39 @@ def test_common_beginning():
     assert [context.common_prefix(prompt) for prompt in prompts] == [0, 0, 1, 2, 4]
 
 
-def held(batches, batch=4):
-    """A context of 4 a batch that has evaluated these."""
-    context = Context(FakeLLM([]), batch)
+def held(*batches):
+    """A context that has evaluated these; the last was cut elsewhere."""
+    context = Context(FakeLLM([]), 4)
     for tokens in batches:
-        context.evaluate(tokens, 1)
+        context.evaluate(tokens, 1, is_reusable=tokens is not batches[-1])
     return context
 
 
 @pytest.mark.parametrize(
-    ("batches", "prompt", "kept"),
+    ("prompt", "kept"),
     [
-        ([[1, 2, 3, 4], [5, 6, 7, 8]], [1, 2, 3, 4, 5, 6, 7, 8, 9], 8),
-        ([[1, 2, 3, 4], [5, 6, 7, 8]], [1, 2, 3, 4, 5, 6, 7, 8], 4),  # one token is left to read
-        ([[1, 2, 3, 4], [5, 6, 7, 8]], [1, 2, 3, 4, 5, 6, 9, 9, 9], 4),
-        ([[1, 2, 3, 4], [5, 6]], [1, 2, 3, 4, 5, 6, 7, 8, 9], 4),
-        ([[1, 2, 3, 4], [5, 6], [7], [8]], [1, 2, 3, 4, 5, 6, 7, 8, 9], 4),  # spoken one by one
-        ([[1, 2], [3, 4, 5, 6]], [1, 2, 3, 4, 5, 6, 7], 0),  # cut elsewhere
-        ([[9, 9, 9, 9]], [1, 2, 3, 4, 5], 0),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], 8),
+        ([1, 2, 3, 4, 5, 6, 7, 8], 4),  # one token is left to read
+        ([1, 2, 3, 4, 5, 6, 9, 9, 9], 4),
+        ([9, 2, 3, 4, 5], 0),
     ],
 )
-def test_only_whole_batches_are_reused(batches, prompt, kept):
-    context = held(batches)
-    assert context.keep_prefix(prompt) == kept
+def test_only_whole_batches_are_reused(prompt, kept):
+    context = held([1, 2, 3, 4], [5, 6, 7, 8], [9, 10])
+    assert context.keep_prefix(prompt, [0, 4, 8]) == kept
     assert context.tokens == prompt[:kept]
 
 
-def test_where_a_batch_is_a_token_spoken_tokens_are_reused():
-    assert held([[1], [2], [3], [4]], batch=1).keep_prefix([1, 2, 3, 4, 5]) == 4
+def test_tokens_behind_the_last_whole_batch_are_not_reused():
+    context = held([1, 2, 3, 4], [5, 6, 7, 8])
+    assert context.keep_prefix([1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 4, 8]) == 4
 
 
-def test_what_was_cut_off_is_counted_again():
-    context = held([[1, 2, 3, 4], [5, 6, 7, 8]])
-    context.keep_prefix([1, 2, 3, 4, 9, 9])
-    context.evaluate([9, 9], 1)
-    assert context.keep_prefix([1, 2, 3, 4, 9, 9, 9, 9, 9]) == 4
+def test_what_was_cut_off_is_no_longer_reusable():
+    context = held([1, 2, 3, 4], [5, 6, 7, 8], [9])
+    context.keep_prefix([1, 2, 3, 4, 9, 9], [0, 4])
+    context.evaluate([9, 9, 9, 9], 1, is_reusable=False)
+    assert context.keep_prefix([1, 2, 3, 4, 9, 9, 9, 9, 9], [0, 4, 8]) == 4
 
 
 def test_people_who_talk_in_turn_keep_their_contexts():

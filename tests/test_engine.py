@@ -61,12 +61,12 @@ class Spy:
         self.calls_after_cancel = 0
         evaluate = engine.evaluate
 
-        def watched(tokens):
+        def watched(tokens, is_reusable=False):
             self.calls_after_cancel += self.cancelled.is_set()
             self.calls.append(len(tokens))
             if len(self.calls) == cancel_at:
                 self.cancelled.set()  # the client leaves while this evaluation runs
-            evaluate(tokens)
+            evaluate(tokens, is_reusable)
 
         monkeypatch.setattr(engine, "evaluate", watched)
 
@@ -77,9 +77,8 @@ def test_second_prompt_evaluates_only_its_own_tokens(engine):
     _, progress = say(engine, "What is courage?")
     persona = len(engine.prompts.persona_tokens)
     assert persona > 100
-    batch = engine._context.batch
-    assert progress.cached_tokens == persona - persona % batch
-    assert progress.prompt_tokens - progress.cached_tokens < 15 + batch
+    assert progress.cached_tokens == persona
+    assert progress.prompt_tokens - progress.cached_tokens < 15
 
 
 @pytest.mark.model
@@ -116,10 +115,10 @@ def test_cancel_while_reading_evaluates_no_further_batch(engine, monkeypatch, ba
 @pytest.mark.model
 def test_cancel_while_speaking_evaluates_no_further_token(engine, monkeypatch):
     say(engine, "What is virtue?")
-    spy = Spy(engine, monkeypatch, cancel_at=4)  # the prompt's last token, then three more
+    spy = Spy(engine, monkeypatch, cancel_at=4)  # the prompt, then three tokens
     pieces, progress = say(engine, "What is virtue?", cancelled=spy.cancelled)
     assert (progress.finish, progress.stage) == (Finish.CANCELLED, Stage.DECODE)
-    assert spy.calls == [1, 1, 1, 1]
+    assert spy.calls[1:] == [1, 1, 1]
     assert spy.calls_after_cancel == 0
     assert progress.tokens == len(pieces) == 4
 
@@ -139,7 +138,7 @@ def test_persona_stays_after_a_cancelled_and_a_refused_prompt(engine, monkeypatc
         say(engine, LONG_PROMPT, cancelled=Spy(engine, patch, cancel_at=2).cancelled)
     with pytest.raises(PromptTooLong):
         say(engine, HOSTILE["rare"])
-    assert say(engine, "What is virtue?")[1].cached_tokens == persona - persona % 16
+    assert say(engine, "What is virtue?")[1].cached_tokens == persona
 
 
 @pytest.mark.model
@@ -284,7 +283,7 @@ def tiny(tmp_path):
 def test_legacy_model_answers(tiny):
     pieces, progress = say(tiny, "What is virtue?", Sampling(max_tokens=30, seed=1))
     assert progress.tokens > 0
-    assert progress.cached_tokens == 0  # the persona does not fill a batch
+    assert progress.cached_tokens == len(tiny.prompts.persona_tokens)
     assert "".join(pieces).encode()  # whole characters only
 
 

@@ -214,7 +214,7 @@ def test_accepted_sockets_inherit_the_watch_for_vanished_peers(tiny_path):
     """Check from outside, in the kernel's socket table, that the keep-alive timer runs."""
     with ServerProcess("--model", tiny_path, "--vanished-timeout", "9") as server:
         client = server.connect()
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         read_until(client, b"ok\n")
         local = client.getsockname()[1]
         assert keep_alive_timer_runs(server.port, local)

@@ -36,13 +36,13 @@ def memory_kib(process):
 
 
 def test_2000_idle_connections_cost_under_20_mb(tiny_path, many_files):
-    with ServerProcess("--model", tiny_path, "--connections", "2100") as server:
+    with ServerProcess("--model", tiny_path, "--connections", "8000") as server:
         server.wait_until_ready()
         before = memory_kib(server.process)
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(server.connect()) for _ in range(2000)]
             for client in clients:  # each is served once, and then stays idle
-                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             for client in clients:
                 read_until(client, b"ok\n")
             assert memory_kib(server.process) - before < 20 * 1024
@@ -82,7 +82,7 @@ def answers(server):
 def test_vanished_peers_are_watched_for():
     """Read what the kernel will do from the accepted socket's own options."""
     with InProcessServer(FakeEngine(), vanished_timeout=12.0) as server, server.connect() as client:
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         read_until(client, b"ok\n")
         [connection] = server.server.state.connections
         accepted = connection._transport.get_extra_info("socket")

@@ -195,6 +195,7 @@ def model_file(tmp_path, **changes):
         "bos": "<s>",
         "eos": "</s>",
         "adds_bos": True,
+        "trained_context": 2048,
     }
     return ModelFile(**values | changes)
 

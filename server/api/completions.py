@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.api.messages import BadField, ChatLimits, read_chat_request
-from server.api.reply import ContextExceeded, Replies
+from server.api.messages import BadField, ChatLimits, ContextExceeded, read_chat_request
+from server.api.reply import Replies
 from server.http.errors import HttpError, NotFound
 from server.http.exchange import (
     FRESH_HEADERS,

@@ -51,6 +51,10 @@ _SILENCE = "..."  # what a visitor "said" before an assistant's first message
 Object = Mapping[str, Any]
 
 
+class ContextExceeded(ContentTooLarge):
+    """What was said is longer than the context."""
+
+
 class BadField(BadRequest):
     """One field is wrong; `field` names it, `code` says how, in the API's words."""
 
@@ -142,7 +146,7 @@ def read_conversation(request: Object, message_bytes: int) -> Conversation:
 
     Raises:
         BadField: if it is malformed.
-        ContentTooLarge: if the question, or the system text, is longer than `message_bytes`.
+        ContextExceeded: if the question, or the system text, is longer than `message_bytes`.
             Earlier turns are never refused: those that the context has no room for are dropped.
     """
     messages = request.get("messages")
@@ -151,14 +155,14 @@ def read_conversation(request: Object, message_bytes: int) -> Conversation:
         raise BadField("messages", "must be a list of at least one message", code)
     said = [_read_message(index, value) for index, value in enumerate(messages)]
     system = "\n\n".join(text for role, text in said if role == "system")
-    _limit("The system messages together", system, message_bytes)
+    _limit("system text", system, message_bytes)
     talk = _merge([message for message in said if message[0] != "system"])
     if not talk:  # there is no other question
         return Conversation(system)
     if talk[0][0] == "assistant":
         talk.insert(0, ("user", _SILENCE))
     begun = talk.pop()[1] if talk[-1][0] == "assistant" else ""
-    _limit("The last message", begun or talk[-1][1], message_bytes)
+    _limit("last message", begun or talk[-1][1], message_bytes)
     pairs = zip(talk[:-1:2], talk[1::2], strict=True)
     turns = tuple(Turn(user, answer) for (_, user), (_, answer) in pairs)
     return Conversation(talk[-1][1], turns, system or None, begun)
@@ -169,7 +173,7 @@ def read_chat_request(body: bytes, limits: ChatLimits) -> ChatRequest:
 
     Raises:
         BadRequest: if it is malformed, or asks for something that is not supported.
-        ContentTooLarge: if a message is too long.
+        ContextExceeded: if a message is too long.
     """
     request = read_object(body)
     conversation = read_conversation(request, limits.message_bytes)
@@ -240,7 +244,10 @@ def _read_message(index: int, value: object) -> tuple[str, str]:
 def _limit(what: str, text: str, most_bytes: int) -> None:
     size = len(text.encode())
     if size > most_bytes:
-        raise ContentTooLarge(f"{what} may have at most {most_bytes:,} bytes, not {size:,}.")
+        raise ContextExceeded(
+            f"The {what} is longer than the model's context length allows: "
+            f"it has {size:,} bytes, and there is room for {most_bytes:,}."
+        )
 
 
 # A string, or the parts that newer clients send.

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from server.api.clients import ClientAddresses
+from server.api.messages import ContextExceeded
 from server.http.errors import (
     BadRequest,
-    ContentTooLarge,
     HttpError,
     TooManyRequests,
     Unavailable,
@@ -30,10 +30,6 @@ from server.model.job import Finish, Outcome
 from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
 from server.model.worker import Worker
-
-
-class ContextExceeded(ContentTooLarge):
-    """The prompt has more tokens than the context."""
 
 
 _HTTP_OF: dict[type[ModelError], Callable[[str], HttpError]] = {

@@ -1,7 +1,7 @@
-"""How many prompt tokens are evaluated between two looks at the cancel event.
+"""Where a prompt is cut into batches, between which the cancel event is looked at.
 
 ggml rounds differently in batches of other sizes, so an answer depends on where its prompt was cut.
-Batches therefore have one size for a model, counted from the start of the prompt, whatever the
+Batches therefore have one size for a model, counted from the end of the persona, whatever the
 machine does and whatever is cached: the same request gives the same answer.
 
 Large batches are faster (SmolLM2, 2 threads: 110 tokens/s one by one, 172 by eights, 185 by 64s);
@@ -17,3 +17,15 @@ def batch_tokens(model_bytes: int) -> int:
     """The size of every whole batch for a model of this size: a power of two, 1 to 64."""
     fitting = max(1, min(_LARGEST, int(_MODEL_BYTES_A_BATCH / max(1, model_bytes))))
     return 1 << (fitting.bit_length() - 1)
+
+
+def borders(length: int, persona: int, size: int) -> list[int]:
+    """Where whole batches of a prompt begin and end, in order, from 0.
+
+    Args:
+        length: of the prompt, in tokens. What is behind the last border is less than a batch.
+        persona: tokens of it that are the persona, so that all of them can be reused; or 0.
+        size: of a batch, in tokens.
+    """
+    ends = list(range(persona, length + 1, size))
+    return [*range(0, persona, size), *ends]

@@ -24,9 +24,9 @@ class Context:
     def __init__(self, llm: Any, batch: int) -> None:
         self._llm = llm
         self.batch = batch  # tokens of a whole one
-        # Tokens at the front that were evaluated in whole batches. Only these are reused: the rest
-        # is rounded differently when it stands elsewhere in a batch.
-        self._in_batches = 0
+        # Only tokens that were evaluated in whole batches are reused: the rest are rounded
+        # differently when they stand elsewhere in a batch.
+        self._reusable = 0
         self._logits_address = 0
         self._logits_view: Logits = np.empty(0, dtype=np.float32)
         self.length: int = llm.context_length  # tokens that it has room for
@@ -42,29 +42,30 @@ class Context:
         pairs = zip(prompt, self.tokens, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
-    def keep_prefix(self, prompt: Sequence[int]) -> int:
+    def keep_prefix(self, prompt: Sequence[int], borders: Sequence[int]) -> int:
         """Keep the whole batches that `prompt` begins with too, and leave it a token at least.
 
         Returns:
-            How many tokens are kept.
+            How many tokens are kept: one of `borders` (batches.py).
         """
-        common = min(self.common_prefix(prompt), self._in_batches, len(prompt) - 1)
-        self._in_batches = common - common % self.batch
-        del self._llm._context[self._in_batches :]
-        return self._in_batches
+        common = min(self.common_prefix(prompt), self._reusable, len(prompt) - 1)
+        self._reusable = max(border for border in borders if border <= common)
+        del self._llm._context[self._reusable :]
+        return self._reusable
 
-    def evaluate(self, tokens: Sequence[int], threads: int) -> None:
+    def evaluate(self, tokens: Sequence[int], threads: int, is_reusable: bool) -> None:
         """Append `tokens`, at most LARGEST_BATCH, in one call into ggml.
+
+        Whoever says that they are reusable has cut this and all before them at borders.
 
         Raises:
             RuntimeError: if ggml fails.
         """
         assert len(tokens) <= LARGEST_BATCH
-        held = len(self.tokens)
-        assert held + len(tokens) <= self.length
+        assert len(self.tokens) + len(tokens) <= self.length
         self._llm.eval(tokens, batch_size=len(tokens), threads=threads)
-        if held == self._in_batches and len(tokens) == self.batch:
-            self._in_batches += self.batch
+        if is_reusable:
+            self._reusable = len(self.tokens)
 
     def logits(self) -> Logits:
         """The last token's logits, in ggml's own buffer: writable, until the next evaluation."""

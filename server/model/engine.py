@@ -26,9 +26,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
+from server.model.batches import borders
 from server.model.context import Context, Contexts
 from server.model.detokenizer import Detokenizer
 from server.model.dry import Dry
@@ -121,17 +123,19 @@ class Engine:
     def _prefill(
         self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress
     ) -> bool:
-        kept = self._context.keep_prefix(prompt)
+        context = self._context
+        cuts = borders(len(prompt), self._contexts.persona_prefix(prompt), context.batch)
+        kept = context.keep_prefix(prompt, cuts)
         progress.prompt_tokens = len(prompt)
         progress.cached_tokens = progress.prefilled_tokens = kept
         progress.stage = Stage.PREFILL
         self._governor.begin_prompt()
         started = time.perf_counter()
-        for at in range(kept, len(prompt), self._context.batch):
+        for start, end in pairwise(sorted({*cuts[cuts.index(kept) :], len(prompt)})):
             if cancelled.is_set():
                 break
-            self.evaluate(prompt[at : at + self._context.batch])
-            progress.prefilled_tokens = min(at + self._context.batch, len(prompt))
+            self.evaluate(prompt[start:end], is_reusable=end in cuts)
+            progress.prefilled_tokens = end
             self._governor.pause(cancelled)
         progress.prefill_s = time.perf_counter() - started
         return not cancelled.is_set()
@@ -161,15 +165,19 @@ class Engine:
         finally:
             progress.decode_s = time.perf_counter() - started
 
-    def evaluate(self, tokens: Sequence[int]) -> None:
+    def evaluate(self, tokens: Sequence[int], is_reusable: bool = False) -> None:
         """Append `tokens`, at most LARGEST_BATCH, to the current context, in one call into ggml.
+
+        Args:
+            tokens: to append.
+            is_reusable: whether they are a whole batch between two borders (batches.py).
 
         Raises:
             RuntimeError: if ggml fails.
         """
         threads = self._governor.choose(len(tokens))
         started = time.perf_counter()
-        self._context.evaluate(tokens, threads)
+        self._context.evaluate(tokens, threads, is_reusable)
         self._governor.record(len(tokens), time.perf_counter() - started)
 
     def _decode(
@@ -208,7 +216,7 @@ class Engine:
             elif cancelled.is_set():
                 finish = Finish.CANCELLED
             else:
-                self.evaluate([token])
+                self.evaluate([token], is_reusable=self._context.batch == 1)
                 self._governor.pause(cancelled)
                 recent.append(token)
                 dry.accept(token)

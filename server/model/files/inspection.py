@@ -77,7 +77,7 @@ def _inspect(cursor: Cursor) -> ModelFile:
     if _is_safetensors(bytes(cursor.data[:9])):
         raise ModelFileError(f"The file {cursor.path} holds safetensors: convert it to GGUF.")
     raise ModelFileError(
-        f"The file {cursor.path} is no model this program can load (GGUF, or GGML v3 'ggjt')."
+        f"The file {cursor.path} is not a model this program can load (GGUF, or GGML v3 'ggjt')."
     )
 
 

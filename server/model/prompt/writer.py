@@ -177,11 +177,11 @@ class PromptWriter:
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-# Programs look for the words in front (litellm, for one, to choose a model of longer context).
+# Programs look for these words (litellm, for one, to choose a model with a longer context).
 def _too_long(what: str, length: int, room: int) -> PromptTooLong:
     return PromptTooLong(
-        f"This model's maximum context length is {room:,} tokens for this {what}, "
-        f"which has {length:,}."
+        f"The {what} is longer than the model's context length allows: "
+        f"it has {length:,} tokens, and there is room for {room:,}."
     )
 
 
