@@ -28,7 +28,7 @@ test: dev tools ## install what tests need, then run all of them
 	$(BIN)/python -m pytest
 	node --test tests/client/*.test.mjs
 
-train: .venv/train ## train the default model again: 85 minutes on two cores
+train: .venv/train ## train the default model again: 90 minutes on two cores
 	$(BIN)/python -m server.model.fetch smollm2
 	$(BIN)/python -m server.model.tuning
 

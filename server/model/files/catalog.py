@@ -69,7 +69,7 @@ _ALL = (
         source=replace(
             _SMOLLM2,
             adapter=ADAPTER,
-            merged_sha256="1ab30f344242a01c3fd58406f1d73b6a9e0e30661ada3bc7dbce710c812f33fb",
+            merged_sha256="27675108feab70413cfb8bd7d46300144ca249da1ab982f0814a4e9e9fc8e6a5",
         ),
         file_name="Socrates-135M.Q4_1.gguf",
         licence="Apache-2.0",

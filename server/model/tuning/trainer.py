@@ -43,8 +43,8 @@ class Recipe:
     rank: int = 16
     gain: float = 2.0
     frozen_layers: int = 12
-    steps: int = 1000
-    last_steps: int = 400  # of these, on the talks that come last
+    steps: int = 1100
+    last_steps: int = 700  # of these, on the talks that come last
     batches_per_step: int = 2  # of 512 tokens at most
     rate: float = 2e-3
     held_out: int = 48  # talks of each course that are not trained on
