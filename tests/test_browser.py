@@ -113,7 +113,7 @@ def test_enter_sends_and_shift_enter_breaks_the_line(page, gated):
     field.press("Shift+Enter")
     assert field.input_value() == "2 words\n"
     field.press("Enter")
-    expect(page.locator(".you")).to_have_text("2 words")
+    expect(page.locator(".you .text")).to_have_text("2 words")
     assert field.input_value() == ""
 
 
@@ -202,7 +202,7 @@ def test_model_text_never_becomes_markup(page, gated):
     open_page(page, gated)
     ask(page, "<i>hello</i>")
     expect(last_answer(page)).to_have_text("<img src=x onerror=alert(1)><b>bold</b>")
-    expect(page.locator(".you")).to_have_text("<i>hello</i>")
+    expect(page.locator(".you .text")).to_have_text("<i>hello</i>")
     assert page.locator("main img, main b, main i").count() == 0  # the welcome has gone, too
 
 
@@ -249,7 +249,7 @@ def test_page_without_speech_works(page, gated):
 def test_a_tap_on_a_starter_asks_it(page, gated):
     open_page(page, gated)
     page.get_by_role("button", name="What is virtue?").click()
-    expect(page.locator(".you")).to_have_text("What is virtue?")
+    expect(page.locator(".you .text")).to_have_text("What is virtue?")
     expect(page.locator("#welcome")).to_have_count(0)
     wait_until(lambda: gated.engine.prompts == ["What is virtue?"])
 

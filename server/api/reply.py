@@ -31,7 +31,6 @@ from server.model.prompt.conversation import Conversation
 from server.model.sampler import Sampling
 from server.model.worker import Worker
 
-
 _HTTP_OF: dict[type[ModelError], Callable[[str], HttpError]] = {
     PromptEmpty: BadRequest,
     PromptTooLong: ContextExceeded,

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from server.model.prompt.persona import Persona
 from server.model.prompt.templates import AUTO, find_template
 from server.model.prompt.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
 from server.model.prompt.writer import PromptWriter
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ def load_engine(
         ModelUnavailable: if it was cancelled.
     """
     file = inspect(settings.model_file)
+    log.debug("loading: the file is checked")
     loading = loading or Loading()
     loading.file_bytes = file.size_bytes
     try:
@@ -63,7 +67,9 @@ def load_engine(
                 raise ModelUnavailable("Loading the model was cancelled.")
     except OSError as error:  # a worn-out SD card, say
         raise ModelFileError(f"{file.path} cannot be read: {error.strerror}.") from error
+    log.debug("loading: the file is read")
     llms = [_load(file, settings.context_tokens) for _ in range(settings.contexts)]
+    log.debug("loading: the weights are mapped")
     llm = llms[0]
     control = file.control | {llm.bos_token_id, llm.eos_token_id}
     tokenizer_file = file.path.parent / TOKENIZER_FILE
@@ -75,6 +81,7 @@ def load_engine(
     template = find_template(file, settings.template)
     bos = llm.bos_token_id if file.adds_bos else None
     prompts = PromptWriter(settings.persona, template, tokenizer, file.special, bos)
+    log.debug("loading: the tokenizer is built")
     contexts = [Context(llm, batch_tokens(file.size_bytes)) for llm in llms]
     return Engine(contexts, control, tokenizer.pieces, prompts, Governor(settings.governor))
 
