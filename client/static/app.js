@@ -17,6 +17,8 @@ const NEW_TALK = "new talk"; // why an answer is stopped: nothing of it is to be
 const UNAUTHORIZED = 401;
 
 const welcome = find("welcome", HTMLElement);
+const newTalk = find("new-talk", HTMLElement);
+const save = find("save", HTMLElement);
 const chat = find("chat", HTMLElement);
 const form = find("form", HTMLFormElement);
 const input = find("prompt", HTMLTextAreaElement);
@@ -93,8 +95,8 @@ addToggle(find("memory", HTMLElement), true, (isOn) => {
   conversation.isKept = isOn;
   keepTalk();
 });
-find("new-talk", HTMLElement).addEventListener("click", beginNewTalk);
-find("save", HTMLElement).addEventListener("click", saveTalk);
+newTalk.addEventListener("click", beginNewTalk);
+save.addEventListener("click", saveTalk);
 restoreTalk();
 
 keyForm.addEventListener("submit", (event) => {
@@ -124,7 +126,7 @@ function isComposing(event) {
 
 /** @param {string} prompt */
 function begin(prompt) {
-  welcome.hidden = true;
+  showTalk(true);
   dropActions(chat); // otherwise an old question would be answered below the new one
   addQuestion(chat, prompt, () => edit(prompt));
   answer(prompt);
@@ -140,13 +142,19 @@ function edit(prompt) {
   input.focus();
 }
 
+/** @param {boolean} isOne whether there is a talk; without one the page welcomes */
+function showTalk(isOne) {
+  welcome.hidden = isOne;
+  newTalk.hidden = save.hidden = !isOne;
+}
+
 function beginNewTalk() {
   running?.abort(NEW_TALK);
   speaker.stop();
   conversation.clear();
   keepTalk();
   dropAll(chat);
-  welcome.hidden = false;
+  showTalk(false);
   input.focus();
 }
 
@@ -162,7 +170,7 @@ function saveTalk() {
 function restoreTalk() {
   conversation.restore(kept(TALK));
   for (const { question, answer } of conversation.turns) {
-    welcome.hidden = true;
+    showTalk(true);
     addQuestion(chat, question, () => edit(question));
     const bubble = addAnswer(chat);
     bubble.append(answer);
