@@ -575,7 +575,7 @@ def test_answer_is_announced_once_and_whole(page, gated):
     expect(bubble).to_have_attribute("aria-busy", "true")
     gated.engine.allow(10)
     expect(bubble).to_have_attribute("aria-busy", "false")
-    assert page.evaluate("window.heard") == ["word0 word1 word2 "]
+    assert page.evaluate("window.heard") == ["Socrates is thinking.", "word0 word1 word2"]
     assert page.locator("#chat [aria-live], #chat[aria-live]").count() == 0
 
 
