@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from server.api.access import Access, is_loopback
-from server.api.clients import ClientAddresses
 from server.api.completions import Completions
 from server.api.messages import ChatLimits
 from server.api.metrics import Metrics
@@ -14,6 +13,7 @@ from server.api.prompt import Prompts
 from server.api.reply import Replies
 from server.api.routes import Routes
 from server.http.assets import load_assets
+from server.http.deadline import Loop
 from server.http.request import ParserLimits
 from server.http.state import ConnectionLimits
 from server.model.errors import ModelFileError
@@ -122,11 +122,12 @@ def connection_limits(options: Options) -> ConnectionLimits:
 def _allowed_hosts(options: Options) -> tuple[str, ...] | None:
     if options.allowed_hosts is not None:
         return options.allowed_hosts
-    return () if is_loopback([options.host]) and not options.trusted_proxy else None
+    return () if is_loopback(options.host) and not options.trusted_proxy else None
 
 
 def assemble_routes(
     options: Options,
+    loop: Loop,
     worker: Worker,
     metrics: Metrics,
     model_name: str,
@@ -135,8 +136,7 @@ def assemble_routes(
     """Build the application: every path with its handler."""
     access = Access(options.api_key, options.cors_origin, _allowed_hosts(options))
     limits = ChatLimits(options.max_body, options.max_tokens, sampling_temperature(options))
-    addresses = ClientAddresses(options.trusted_proxy)
-    replies = Replies(worker, addresses, metrics.observe_refusal)
+    replies = Replies(worker, loop, metrics.observe_refusal, options.ping_interval)
     return Routes(
         load_assets(_CLIENT_DIRECTORY),
         Monitoring(worker, metrics, model_name, count_connections),

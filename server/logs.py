@@ -1,7 +1,8 @@
 """The log on stderr: one line per event and one per request, as text or as JSON.
 
-Owns the formats only. Of what a peer sends, only method and path are logged; the parser lets
-them through as visible ASCII only, so nobody can forge a line. Prompts and answers never are.
+Owns the formats only. Of what a client sends, only method and path are logged, which the parser
+lets through as visible ASCII only, so nobody can forge a line; beside them the client's address.
+Prompts and answers never are.
 
 Requests do not go through `logging`, which takes 40 us per line: they are formatted here, and
 the lines of one event-loop iteration are written with one call.
@@ -138,7 +139,8 @@ class RequestLog:
 def _format_text(now: float, record: Record) -> str:
     details = "".join(f" {name}={_show(value)}" for name, value in record.details.items())
     return (
-        f"{_TEXT_CLOCK.show(now)} INFO request method={record.method} path={record.path} "
+        f"{_TEXT_CLOCK.show(now)} INFO request "
+        f"client={record.client} method={record.method} path={record.path} "
         f"status={_show(record.status)} bytes={record.sent_bytes} "
         f"ms={1000 * record.duration_s:.1f}{details}\n"
     )
@@ -149,6 +151,7 @@ def _format_json(now: float, record: Record) -> str:
         "time": _JSON_CLOCK.show(now),
         "level": "info",
         "message": "request",
+        "client": record.client,
         "method": record.method,
         "path": record.path,
         "status": record.status,

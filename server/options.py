@@ -93,6 +93,13 @@ def _key(text: str) -> str:
     return text
 
 
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(part.strip().removeprefix("[").removesuffix("]") for part in text.split(","))
+    if not all(hosts):
+        raise ValueError("must be addresses, such as 127.0.0.1,::1")
+    return hosts
+
+
 def _text(text: str) -> str:
     if not text:
         raise ValueError("must not be empty")
@@ -116,7 +123,12 @@ class Options:
     """The settings that can be chosen when the server starts."""
 
     # where
-    host: str = _option("127.0.0.1", _text, "address to listen on; 0.0.0.0 for all interfaces")
+    host: tuple[str, ...] = _option(
+        ("127.0.0.1",),
+        _hosts,
+        "addresses to listen on, separated by commas; 0.0.0.0,:: for all interfaces",
+        "127.0.0.1",
+    )
     port: int = _option(8080, _whole(0, 65535), "port to listen on; 0 picks a free one")
     # the model
     model: str = _option(
@@ -191,6 +203,10 @@ class Options:
     stalled_timeout: float = _option(30.0, _SECONDS, "seconds a client may read nothing")
     # Linux: TCP_USER_TIMEOUT and keep-alive probes. Elsewhere the system's own defaults.
     vanished_timeout: float = _option(15.0, _real(1, 86400), "seconds a client may be unreachable")
+    # Those who wait give up after a minute (nginx, load balancers) or five (Node's fetch).
+    ping_interval: float = _option(
+        10.0, _SECONDS, "seconds until a stream that waits for the model gets a sign of life"
+    )
     shutdown_timeout: float = _option(5.0, _real(1, 3600), "seconds for an orderly shutdown")
     log_level: str = _option(
         "info", _one_of("debug", "info", "warning", "error"), "lowest severity that is logged"

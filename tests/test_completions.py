@@ -170,13 +170,14 @@ def test_error_has_the_apis_form(server, method, path, body, headers, status, wo
     )
 
 
-def test_fault_after_the_first_word_breaks_the_stream_off(server):
+def test_fault_after_the_first_word_is_an_event(server):
     with server.connect() as client:
         client.sendall(post(body_of("fail", stream=True)))
-        data = read_all(client)
-    assert b"word0" in data
-    assert b"[DONE]" not in data
-    assert not data.endswith(b"0\r\n\r\n")
+        _, _, body = parse_response(read_all(client))
+    assert b"word0" in body
+    assert b"[DONE]" not in body
+    last = body.decode().split("\n\n")[-2]
+    assert error_of(last.removeprefix("data: "))["message"] == "The model failed on this prompt."
 
 
 def test_full_queue_and_full_share_have_their_statuses(gated):
@@ -209,7 +210,9 @@ def test_models(server):
 
 @pytest.fixture(scope="module")
 def guarded():
-    with InProcessServer(FakeEngine(), api_key="secret", cors_origin=("https://a.example",)) as server:
+    with InProcessServer(
+        FakeEngine(), api_key="secret", cors_origin=("https://a.example",)
+    ) as server:
         yield server.wait_until_ready()
 
 

@@ -5,8 +5,10 @@ import socket
 
 import pytest
 
+from server.http.clients import ClientAddresses
 from server.http.response import Prepared
 from server.http.state import ServerState
+from server.options import parse_networks
 from tests.support.network import LIMITS, FakeApplication, FakeClient, FakeLoop
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -352,13 +354,11 @@ def test_slow_reader_of_a_last_answer_is_given_its_time():
     assert client.transport.is_aborted
 
 
-def crowd(count, connections=8, is_proxy=None, address=None):
+def crowd(count, connections=8, trusted=(), address=None):
     """Clients of a server, one after the other, each from an address of its own or all from one."""
     loop = FakeLoop()
     limits = dataclasses.replace(LIMITS, connections=connections)
-    shared = ServerState(FakeApplication(), limits, loop)
-    if is_proxy:
-        shared.is_proxy = is_proxy
+    shared = ServerState(FakeApplication(), limits, loop, clients=ClientAddresses(trusted))
     clients = []
     for number in range(count):
         clients.append(FakeClient(shared=shared, address=address or f"192.0.2.{number}"))
@@ -411,7 +411,7 @@ def test_one_address_has_a_quarter_of_the_places():
 
 
 def test_a_proxy_stands_for_many():
-    shared, clients = crowd(5, address="192.0.2.7", is_proxy=lambda address: True)
+    shared, clients = crowd(5, address="192.0.2.7", trusted=parse_networks("192.0.2.7"))
     assert not any(map(is_gone, clients))
     assert len(shared.connections) == 5
 

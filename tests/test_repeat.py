@@ -1,5 +1,6 @@
 """A seed repeats its answer, and so does temperature 0, whatever came between and is cached."""
 
+import os
 import random
 import subprocess
 import sys
@@ -24,6 +25,7 @@ TALKS = [
     ["can you write python", "why not", "do it anyway " * 20],
     ["\u03a3\u03ce\u03ba\u03c1\u03b1\u03c4\u03b5\u03c2", "???", "What is the good life?" * 5],
 ]
+ROUNDS = int(os.environ.get("REPEAT_ROUNDS", "3"))
 
 
 @pytest.fixture
@@ -46,15 +48,15 @@ def answers(engine, messages, temperature):
 
 @pytest.mark.model
 @pytest.mark.parametrize(
-    ("temperature", "contexts", "rounds"), [(0.8, 1, 16), (0.0, 1, 4), (0.8, 2, 4)]
+    ("temperature", "contexts", "share"), [(0.8, 1, 1), (0.0, 1, 2), (0.8, 2, 2)]
 )
 @pytest.mark.usefixtures("burning_core")
-def test_the_same_talk_gets_the_same_answers(engine_settings, temperature, contexts, rounds):
+def test_the_same_talk_gets_the_same_answers(engine_settings, temperature, contexts, share):
     settings = replace(engine_settings, contexts=contexts, governor=GovernorSettings())
     engine = load_engine(settings)
     draw = random.Random(1)
     heard = {index: set() for index in range(len(TALKS))}
-    for _ in range(rounds):
+    for _ in range(max(2, ROUNDS // share)):
         for index in draw.sample(range(len(TALKS)), len(TALKS)):
             heard[index].add(tuple(answers(engine, TALKS[index], temperature)))
             broken = threading.Event()

@@ -50,7 +50,7 @@ def test_vanished_client_frees_the_model():
     engine = FakeEngine(gated=True)
     with (
         cable() as (namespace, cut),
-        InProcessServer(engine, host=SERVER_IP, vanished_timeout=1.0) as server,
+        InProcessServer(engine, host=(SERVER_IP,), vanished_timeout=1.0) as server,
     ):
         client = ["ip", "netns", "exec", namespace, sys.executable, "-c", CLIENT, str(server.port)]
         pipe = subprocess.PIPE

@@ -139,6 +139,7 @@ class _Whole:
 
     headers: Sequence[Header] = JSON_HEADERS
     is_streamed = False
+    sign_of_life = b""
 
     def __init__(self, model_name: str) -> None:
         self._frame = _frame("chat.completion", model_name)
@@ -159,6 +160,9 @@ class _Whole:
         answer = {**self._frame, "choices": [choice], "usage": _usage(outcome)}
         return _encode(answer) + b"\n"
 
+    def failure(self, error: HttpError) -> bytes:
+        return b""
+
     def trailers(self, outcome: Outcome) -> Sequence[Header]:
         return ()
 
@@ -168,6 +172,7 @@ class _Events:
 
     headers: Sequence[Header] = _EVENT_HEADERS
     is_streamed = True
+    sign_of_life = b": waiting\n\n"  # a comment, which readers of events skip
 
     def __init__(self, model_name: str, includes_usage: bool) -> None:
         self._frame = _frame("chat.completion.chunk", model_name)
@@ -184,6 +189,10 @@ class _Events:
         if self._includes_usage:
             events += self._event({"choices": [], "usage": _usage(outcome)})
         return events + _END_OF_EVENTS
+
+    # The API's clients raise an error for such an event.
+    def failure(self, error: HttpError) -> bytes:
+        return b"data: " + ApiError(error).body.strip() + b"\n\n"
 
     def trailers(self, outcome: Outcome) -> Sequence[Header]:
         return ()

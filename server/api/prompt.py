@@ -23,7 +23,7 @@ from server.api.messages import (
 )
 from server.api.reply import Replies
 from server.bounds import TEMPERATURE, Bounds
-from server.http.errors import BadRequest
+from server.http.errors import BadRequest, HttpError
 from server.http.exchange import STREAM_HEADERS, TEXT_HEADERS, Exchange
 from server.http.request import RequestHead
 from server.http.response import Header
@@ -80,6 +80,7 @@ class _PlainText:
     """The answer's text and nothing else; how it ended is in the trailers."""
 
     is_streamed = True
+    sign_of_life = b""
 
     def __init__(self, has_trailers: bool) -> None:
         self._has_trailers = has_trailers
@@ -93,6 +94,9 @@ class _PlainText:
         return text.encode()
 
     def end(self, outcome: Outcome, text: str) -> bytes:
+        return b""
+
+    def failure(self, error: HttpError) -> bytes:
         return b""
 
     def trailers(self, outcome: Outcome) -> Sequence[Header]:

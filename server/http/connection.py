@@ -36,6 +36,7 @@ from server.http.parser import RequestParser
 from server.http.request import RequestHead
 from server.http.state import ConnectionLimits, ServerState
 
+_FORWARDED_FOR = b"x-forwarded-for"
 _LINGER_S = 2.0  # how long to keep reading after our FIN
 _REFUSED_CONNECTIONS = 64  # that get a 503 at a time; further ones are closed unanswered
 
@@ -156,7 +157,8 @@ class Connection(asyncio.Protocol):
         if head is None:
             self._disconnect()
         else:
-            self._shared.log_unanswered(head.method, head.path, None, 0, self._begun_at)
+            client = self._client_of(head)
+            self._shared.log_unanswered(client, head.method, head.path, None, 0, self._begun_at)
 
     def pause_writing(self) -> None:
         """Give the client a deadline to read something: the kernel accepts no more."""
@@ -179,11 +181,6 @@ class Connection(asyncio.Protocol):
                 transport.close()
 
     # -- called by the exchange (`Wire`) ------------------------------------------------
-
-    @property
-    def peer(self) -> str:
-        """The address at the other end, or "" if it is gone."""
-        return self.address if self._transport else ""
 
     def write(self, data: bytes) -> None:
         """Send bytes, if the connection is still open."""
@@ -243,8 +240,9 @@ class Connection(asyncio.Protocol):
         if not self._is_stalled:
             self._deadline.set(shared.limits.idle_timeout_s)
         if shared.on_request is not None:
+            client = shared.clients.of(self.address, remembered.forwarded_for)
             method, path = remembered.method, remembered.path
-            shared.on_request(Record(method, path, prepared.status, len(data), 0.0))
+            shared.on_request(Record(client, method, path, prepared.status, len(data), 0.0))
 
     # -- reading ------------------------------------------------------------------------
 
@@ -296,14 +294,16 @@ class Connection(asyncio.Protocol):
         keep_alive = head.keep_alive and not shared.is_closing
         prepared = shared.application.cached_response(head) if keep_alive else None
         if prepared is not None:
-            answer = Remembered(head.method, head.path, prepared)
+            answer = Remembered(head.method, head.path, head.get(_FORWARDED_FOR), prepared)
             if received is not None:
                 shared.memo.remember(received, answer)
             self._send_prepared(answer)
             return
         render_error = shared.application.render_error
         now = shared.clock.now()
-        exchange = self._exchange = Exchange(self, head, body, now, keep_alive, render_error)
+        exchange = self._exchange = Exchange(
+            self, head, body, now, keep_alive, render_error, self._client_of(head)
+        )
         if shared.on_request is not None:
             exchange.started_at = time.perf_counter()
         shared.answer(exchange)
@@ -315,18 +315,22 @@ class Connection(asyncio.Protocol):
         else:
             self._enter(_Phase.ANSWERING)
 
+    def _client_of(self, head: RequestHead) -> str:
+        return self._shared.clients.of(self.address, head.get(_FORWARDED_FOR))
+
     # -- ending -------------------------------------------------------------------------
 
     # Answer `error` outside any exchange, and close the connection.
     def _refuse(self, error: HttpError) -> None:
-        method, path = self._parser.request_line
+        client, (method, path) = self.address, self._parser.request_line
         if self._head is not None:
-            method, path = self._head.method, self._head.path
+            client, method, path = self._client_of(self._head), self._head.method, self._head.path
             error = self._shared.application.render_error(self._head, error)
             self._head = None  # it has its answer, and its line in the log
         answer = last_response(error, self._shared.clock.now(), method)
         self.write(answer)
-        self._shared.log_unanswered(method, path, error.status, len(answer), self._begun_at)
+        size = len(answer)
+        self._shared.log_unanswered(client, method, path, error.status, size, self._begun_at)
         self._linger()
 
     # Send FIN and keep reading for a while (see "no reset" above).

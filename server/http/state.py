@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.http import response
+from server.http.clients import ClientAddresses
 from server.http.deadline import Loop
 from server.http.errors import HttpError
 from server.http.exchange import Exchange, Record
@@ -83,10 +84,6 @@ class Closable(Protocol):
         """Close, since another needs its place."""
 
 
-def _is_nobody(_address: str) -> bool:
-    return False
-
-
 @dataclass(slots=True)
 class ServerState:
     """What all connections of one server have in common."""
@@ -96,7 +93,7 @@ class ServerState:
     loop: Loop
     on_request: Callable[[Record], None] | None = None  # called at the end of every request
     clock: response.DateClock = field(default_factory=response.DateClock)
-    is_proxy: Callable[[str], bool] = _is_nobody  # of ours: its address stands for many clients
+    clients: ClientAddresses = field(default_factory=ClientAddresses)
     connections: set[Closable] = field(default_factory=set)
     by_address: Counter[str] = field(default_factory=Counter)  # of `connections`
     refused: set[Closable] = field(default_factory=set)  # turned away, but not closed yet
@@ -107,12 +104,13 @@ class ServerState:
         """Give a connection a place, or return False if there is none.
 
         At the limit the one that has waited longest for its client gives way. One address may have
-        a quarter of the places, and beyond that its own give way, so that nobody can take all.
+        a quarter of the places, and beyond that its own give way, so that nobody can take all; a
+        trusted proxy's stands for many clients and may have more.
         """
         address = connection.address
         share = max(1, self.limits.connections // _SHARES)
         candidates: Iterable[Closable] = ()
-        if self.by_address[address] >= share and not self.is_proxy(address):
+        if self.by_address[address] >= share and not self.clients.is_trusted(address):
             candidates = [other for other in self.connections if other.address == address]
         elif len(self.connections) >= self.limits.connections:
             candidates = self.connections
@@ -156,15 +154,23 @@ class ServerState:
         if self.on_request is not None:
             head, duration_s = exchange.head, time.perf_counter() - exchange.started_at
             status, size = exchange.status, exchange.sent_bytes
-            self.on_request(Record(head.method, head.path, status, size, duration_s, details))
+            self.on_request(
+                Record(exchange.client, head.method, head.path, status, size, duration_s, details)
+            )
 
     def log_unanswered(
-        self, method: str, path: str, status: int | None, sent_bytes: int, begun_at: float
+        self,
+        client: str,
+        method: str,
+        path: str,
+        status: int | None,
+        sent_bytes: int,
+        begun_at: float,
     ) -> None:
         """Log a request that never got an exchange; `begun_at` is 0.0 if not measured."""
         if self.on_request is not None:
             duration_s = time.perf_counter() - begun_at if begun_at else 0.0
-            self.on_request(Record(method, path, status, sent_bytes, duration_s))
+            self.on_request(Record(client, method, path, status, sent_bytes, duration_s))
 
     def begin_closing(self) -> None:
         """Keep no connection alive from now on."""
