@@ -3,12 +3,13 @@
 import os
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from server.model.files import catalog
 from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import GovernorSettings
 from server.model.prompt.persona import find_persona, load_persona
-from tests.support.process import ServerProcess
+from tests.support.process import ServerProcess, find_chromium
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -17,6 +18,24 @@ def require(is_there, what):
     """Skip a test that lacks `what`; in CI, where everything must be present, fail it."""
     if not is_there:
         (pytest.fail if IN_CI else pytest.skip)(f"{what} is missing: run make test")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium, for which all names under .example are this machine."""
+    path = find_chromium()
+    require(path, "Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=[
+                "--no-sandbox",
+                "--disable-background-networking",
+                "--host-resolver-rules=MAP *.example 127.0.0.1",
+            ],
+        )
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,12 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from server.model.job import Finish
 from server.model.prompt.conversation import Turn
-from tests.conftest import require
 from tests.support.engine import FakeEngine
-from tests.support.process import ROOT, InProcessServer, find_chromium
+from tests.support.process import ROOT, InProcessServer
 from tests.support.waiting import PATIENCE_S, wait_until
 from tests.support.wire import prompt_request
 
@@ -29,18 +28,6 @@ SPEECH = """
   Object.defineProperty(window, "speechSynthesis", {value: synthesis});
   window.SpeechSynthesisUtterance = class { constructor(text) { this.text = text; } };
 """
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    path = find_chromium()
-    require(path, "Chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

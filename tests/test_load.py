@@ -48,6 +48,25 @@ def test_2000_idle_connections_cost_under_20_mb(tiny_path, many_files):
             assert memory_kib(server.process) - before < 20 * 1024
 
 
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HT", b"POST /prompt HTTP/1.1\r\nHost: localhost\r\n"]
+)
+@pytest.mark.parametrize("addresses", [1, 8])
+def test_places_full_of_idlers_still_have_one_for_a_newcomer(
+    tiny_path, many_files, sent, addresses
+):
+    """512 is the default; from one address a quarter of them stay, from eight all."""
+    with ServerProcess("--model", tiny_path) as server, contextlib.ExitStack() as stack:
+        server.wait_until_ready()
+        for number in range(512):
+            source = (f"127.0.2.{1 + number % addresses}", 0)
+            client = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S, source)
+            stack.enter_context(client).sendall(sent)
+        for _ in range(3):
+            assert server.ask("hello", "?max_tokens=1")[0] == 200
+        assert server.status()["connections"] == (129 if addresses == 1 else 512)
+
+
 def test_running_out_of_file_descriptors_neither_spins_nor_kills(tiny_path):
     with ServerProcess("--model", tiny_path) as server:
         server.wait_until_ready()
