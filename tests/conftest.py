@@ -9,7 +9,10 @@ from server.model.files import catalog
 from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import GovernorSettings
 from server.model.prompt.persona import find_persona, load_persona
-from tests.support.process import ServerProcess, find_chromium
+from tests.support.engine import FakeEngine
+from tests.support.page import SPEECH
+from tests.support.process import InProcessServer, ServerProcess, find_chromium
+from tests.support.waiting import PATIENCE_S
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -36,6 +39,33 @@ def chromium():
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A new page that fails the test on any error, CSP violations among them."""
+    context = chromium.new_context()
+    context.set_default_timeout(PATIENCE_S * 1000)
+    page = context.new_page()
+    faults = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda line: faults.append(line.text) if _is_fault(line) else None)
+    page.add_init_script(SPEECH)
+    yield page
+    context.close()
+    assert faults == []
+
+
+# A refused prompt is logged by Chromium itself; everything else is a fault of the page.
+def _is_fault(line):
+    return line.type == "error" and "Failed to load resource" not in line.text
+
+
+@pytest.fixture
+def gated():
+    """A server whose model goes on when the test allows it."""
+    with InProcessServer(FakeEngine(gated=True), queue=1) as server:
+        yield server.wait_until_ready()
 
 
 @pytest.fixture(scope="session")

@@ -8,70 +8,13 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from server.model.job import Finish
-from server.model.prompt.conversation import Turn
 from tests.support.engine import FakeEngine
+from tests.support.page import ask, last_answer, last_note, open_page
 from tests.support.process import ROOT, InProcessServer
 from tests.support.waiting import PATIENCE_S, wait_until
 from tests.support.wire import prompt_request
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=PATIENCE_S * 1000)
-
-# Records what would be spoken. Installed before the page's own script.
-SPEECH = """
-  window.spoken = [];
-  const synthesis = {
-    speak: (utterance) => window.spoken.push([utterance.text, utterance.lang]),
-    cancel: () => window.spoken.push(["(silence)", ""]),
-    getVoices: () => [{name: "Daniel", lang: "en-GB"}, {name: "Microsoft Nestoras", lang: "el-GR"}],
-  };
-  Object.defineProperty(window, "speechSynthesis", {value: synthesis});
-  window.SpeechSynthesisUtterance = class { constructor(text) { this.text = text; } };
-"""
-
-
-@pytest.fixture
-def page(chromium):
-    """A new page that fails the test on any error, CSP violations among them."""
-    context = chromium.new_context()
-    context.set_default_timeout(PATIENCE_S * 1000)
-    page = context.new_page()
-    faults = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda line: faults.append(line.text) if is_fault(line) else None)
-    page.add_init_script(SPEECH)
-    yield page
-    context.close()
-    assert faults == []
-
-
-# A refused prompt is logged by Chromium itself; everything else is a fault of the page.
-def is_fault(line):
-    return line.type == "error" and "Failed to load resource" not in line.text
-
-
-@pytest.fixture
-def gated():
-    with InProcessServer(FakeEngine(gated=True), queue=1) as server:
-        yield server.wait_until_ready()
-
-
-def open_page(page, server):
-    page.goto(f"http://127.0.0.1:{server.port}/")
-    return page
-
-
-def ask(page, text):
-    page.get_by_label("Your question").fill(text)
-    page.get_by_role("button", name="Send").click()
-
-
-def last_answer(page):
-    return page.locator(".socrates .text").last
-
-
-def last_note(page):
-    return page.locator(".socrates .note").last
 
 
 @pytest.mark.model
@@ -435,78 +378,6 @@ def test_mute_is_remembered(page, gated):
     gated.engine.allow(5)
     expect(last_note(page)).to_have_text("CopyAgain")
     assert "word0" not in str(page.evaluate("window.spoken"))
-
-
-def ask_in_turn(page, *questions):
-    for question in questions:
-        ask(page, question)
-        expect(page.get_by_role("button", name="Send")).to_be_visible()
-        expect(last_note(page)).to_contain_text("Copy")
-
-
-def turns_told(server):
-    """Return the earlier turns that the last question sent along."""
-    return server.engine.conversations[-1].turns
-
-
-def test_second_question_brings_the_first_along(page, gated):
-    open_page(page, gated)
-    gated.engine.allow(100)
-    ask_in_turn(page, "1 word", "2 words")
-    assert turns_told(gated) == (Turn("1 word", "word0"),)
-
-
-def test_answer_that_broke_off_is_not_remembered(page, gated):
-    open_page(page, gated)
-    ask(page, "fail now")
-    gated.engine.allow(1)
-    expect(last_answer(page)).to_have_text("word0")
-    gated.engine.allow(1)
-    expect(last_note(page)).to_contain_text("The answer broke off here.")
-    page.get_by_role("button", name="Retry").click()
-    gated.engine.allow(1)
-    expect(last_answer(page)).to_have_text("word0")
-    assert turns_told(gated) == ()
-    gated.engine.allow(1)
-    expect(last_note(page)).to_contain_text("The answer broke off here.")
-    gated.engine.allow(100)
-    ask(page, "1 word")
-    expect(last_answer(page)).to_have_text("word0")
-    assert turns_told(gated) == ()
-
-
-def test_answer_that_was_stopped_is_remembered(page, gated):
-    open_page(page, gated)
-    ask(page, "9 words")
-    gated.engine.allow(1)
-    expect(last_answer(page)).to_have_text("word0")
-    page.keyboard.press("Escape")
-    expect(last_note(page)).to_contain_text("Stopped.")
-    gated.engine.allow(100)
-    ask(page, "1 word")
-    expect(last_answer(page)).to_have_text("word0")
-    assert turns_told(gated) == (Turn("9 words", "word0"),)
-
-
-def test_half_a_character_does_not_spoil_the_talk(page, gated):
-    open_page(page, gated)
-    gated.engine.allow(100)
-    page.evaluate("document.getElementById('prompt').value = '1 word \\ud800'")
-    page.get_by_role("button", name="Send").click()
-    expect(last_note(page)).to_have_text("CopyAgain")
-    ask(page, "2 words")
-    expect(last_answer(page)).to_have_text("word0 word1")
-    assert turns_told(gated) == (Turn("1 word \ufffd", "word0"),)
-
-
-def test_memory_can_be_turned_off_and_stays_off(page, gated):
-    open_page(page, gated)
-    gated.engine.allow(100)
-    page.get_by_role("button", name="Memory").click()
-    page.reload()
-    expect(page.get_by_role("button", name="Memory")).to_have_attribute("aria-pressed", "false")
-    ask_in_turn(page, "1 word", "2 words")
-    assert turns_told(gated) == ()
 
 
 def test_key_is_asked_for_and_remembered(page):

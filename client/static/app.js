@@ -1,6 +1,6 @@
 // The page: joins its parts, and owns the one answer that may be under way.
 
-import { addAnswer, addQuestion, dropActions, dropAll, dropLast } from "./bubbles.js";
+import { addAnswer, addQuestion, dropActions, dropAll, dropLast, toText } from "./bubbles.js";
 import { Conversation } from "./conversation.js";
 import { describeExcess, grow, read } from "./input.js";
 import { Reconnector } from "./reconnect.js";
@@ -13,7 +13,7 @@ import { Waiting } from "./waiting.js";
 
 const KEY = "key"; // the name under which the server's key is remembered
 const TALK = "talk"; // and the conversation
-const NEW_TALK = "new talk"; // why an answer is stopped: nothing of it is to be kept
+const DROPPED = "dropped"; // why an answer is stopped: nothing of it is to be kept
 const UNAUTHORIZED = 401;
 
 const welcome = find("welcome", HTMLElement);
@@ -43,6 +43,7 @@ const notices = { lost: "", complaint: "" }; // `lost` takes precedence
 /** @type {AbortController | null} */
 let running = null; // aborts the answer under way
 let isLastKept = false; // whether the last turn is in `conversation`
+const lastTalk = kept(TALK); // before the toggle of memory, which keeps the present one
 /** @type {(() => void) | null} */
 let retryWithKey = null; // repeats the question that was refused for lack of a key
 
@@ -132,9 +133,23 @@ function begin(prompt) {
   answer(prompt);
 }
 
+/**
+ * Ask the last question once more: the server draws anew.
+ *
+ * @param {string} prompt
+ * @param {import("./bubbles.js").Answer} bubble what was answered
+ */
+function askAgain(prompt, bubble) {
+  if (running) return;
+  bubble.remove();
+  cutTalk();
+  answer(prompt);
+}
+
 /** @param {string} prompt the last question, to be put otherwise */
 function edit(prompt) {
-  if (running) return;
+  running?.abort(DROPPED);
+  speaker.stop();
   dropLast(chat);
   cutTalk();
   input.value = prompt;
@@ -149,7 +164,7 @@ function showTalk(isOne) {
 }
 
 function beginNewTalk() {
-  running?.abort(NEW_TALK);
+  running?.abort(DROPPED);
   speaker.stop();
   conversation.clear();
   keepTalk();
@@ -160,7 +175,7 @@ function beginNewTalk() {
 
 function saveTalk() {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([conversation.toText()], { type: "text/plain" }));
+  link.href = URL.createObjectURL(new Blob([toText(chat)], { type: "text/plain" }));
   link.download = "socrates.txt";
   link.click();
   URL.revokeObjectURL(link.href);
@@ -168,14 +183,16 @@ function saveTalk() {
 
 // After the toggle of memory, which decides whether there is anything to restore.
 function restoreTalk() {
-  conversation.restore(kept(TALK));
+  conversation.restore(lastTalk);
+  keepTalk();
   for (const { question, answer } of conversation.turns) {
     showTalk(true);
+    dropActions(chat);
     addQuestion(chat, question, () => edit(question));
     const bubble = addAnswer(chat);
     bubble.append(answer);
-    dropActions(chat);
-    bubble.end("");
+    bubble.end("", () => askAgain(question, bubble));
+    isLastKept = true;
   }
 }
 
@@ -208,12 +225,7 @@ async function answer(prompt) {
     (url) => fetchHere(url, { signal }),
     (words) => bubble.wait(words),
   );
-  const again = () => {
-    if (running) return;
-    bubble.remove();
-    cutTalk();
-    answer(prompt);
-  };
+  const again = () => askAgain(prompt, bubble);
   isLastKept = false;
   setBusy(true);
   announcer.textContent = "Socrates is thinking.";
@@ -257,7 +269,7 @@ async function answer(prompt) {
  * @param {() => void} again
  */
 function explain(error, signal, bubble, prompt, again) {
-  if (signal.reason === NEW_TALK) return;
+  if (signal.reason === DROPPED) return;
   if (signal.aborted) {
     speaker.stop();
     bubble.end("Stopped.", again);

@@ -37,6 +37,16 @@ export function dropAll(chat) {
   for (const bubble of chat.querySelectorAll(".bubble")) bubble.remove();
 }
 
+/** @param {HTMLElement} chat @returns {string} all that was said, for a file */
+export function toText(chat) {
+  return [...chat.querySelectorAll(".bubble")]
+    .map((bubble) => {
+      const name = bubble.classList.contains("you") ? "You" : "Socrates";
+      return `${name}: ${bubble.querySelector(".text")?.textContent?.trim() ?? ""}\n`;
+    })
+    .join("\n");
+}
+
 /** One answer: its text as it arrives, and then how it ended. */
 export class Answer {
   #chat;

@@ -51,13 +51,6 @@ export class Conversation {
     this.#turns = [];
   }
 
-  /** @returns {string} the conversation for a file */
-  toText() {
-    return this.#turns
-      .map((turn) => `You: ${turn.question}\n\nSocrates: ${turn.answer}\n`)
-      .join("\n");
-  }
-
   /** @returns {string | null} for `restore`; null if there is nothing to keep */
   save() {
     return this.#turns.length ? JSON.stringify(this.#turns) : null;

@@ -97,10 +97,3 @@ test("nothing is restored with memory off", () => {
   conversation.restore('[{"question": "Q", "answer": "A"}]');
   assert.equal(conversation.save(), null);
 });
-
-test("a conversation is saved as text", () => {
-  const conversation = new Conversation();
-  conversation.add("Q1", "A1");
-  conversation.add("Q2", "A2");
-  assert.equal(conversation.toText(), "You: Q1\n\nSocrates: A1\n\nYou: Q2\n\nSocrates: A2\n");
-});
