@@ -81,18 +81,18 @@ def test_a_byte_order_mark_is_dropped():
     [
         (
             [message("user", "é" * 500 + "x")],
-            "The last message is longer than the model's context length allows: "
-            "it has 1,001 bytes, and there is room for 1,000.",
+            "The prompt is too long for the model's context length: "
+            "the last message has 1,001 bytes, and there is room for 1,000.",
         ),
         (
             [message("user", "x" * 500), message("user", "x" * 500)],
-            "The last message is longer than the model's context length allows: "
-            "it has 1,001 bytes, and there is room for 1,000.",
+            "The prompt is too long for the model's context length: "
+            "the last message has 1,001 bytes, and there is room for 1,000.",
         ),
         (
             [message("system", "x" * 500), message("user", "a"), message("system", "x" * 499)],
-            "The system text is longer than the model's context length allows: "
-            "it has 1,001 bytes, and there is room for 1,000.",
+            "The prompt is too long for the model's context length: "
+            "the system text has 1,001 bytes, and there is room for 1,000.",
         ),
     ],
 )

@@ -107,8 +107,8 @@ def test_json_has_a_limit_of_its_own(server):
     status, _, body = server.ask(json.dumps({"messages": long}), headers=header)
     assert status == 413
     assert (
-        body == b"The last message is longer than the model's context length allows: "
-        b"it has 16,385 bytes, and there is room for 16,384.\n"
+        body == b"The prompt is too long for the model's context length: "
+        b"the last message has 16,385 bytes, and there is room for 16,384.\n"
     )
 
 

@@ -245,8 +245,8 @@ def _limit(what: str, text: str, most_bytes: int) -> None:
     size = len(text.encode())
     if size > most_bytes:
         raise ContextExceeded(
-            f"The {what} is longer than the model's context length allows: "
-            f"it has {size:,} bytes, and there is room for {most_bytes:,}."
+            f"The prompt is too long for the model's context length: "
+            f"the {what} has {size:,} bytes, and there is room for {most_bytes:,}."
         )
 
 

@@ -97,10 +97,10 @@ class PromptWriter:
         frame_length = len(frame.tokens) + len(self._encode(frame.tail))
         room = most_tokens - frame_length - len(first_words)
         if system and room < _LEAST_QUESTION_TOKENS:
-            raise _too_long("system text", frame_length, most_tokens - _LEAST_QUESTION_TOKENS)
+            raise _too_long("the system text", frame_length, most_tokens - _LEAST_QUESTION_TOKENS)
         length = len(frame.tokens) + len(self._encode([*frame.tail, *question])) - frame_length
         if length > room:
-            raise _too_long("prompt", length, room)
+            raise _too_long("it", length, room)
         turns = self._latest(
             conversation.turns, most_of_talk - frame_length - length - len(first_words)
         )
@@ -177,11 +177,11 @@ class PromptWriter:
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-# Programs look for these words (litellm, for one, to choose a model with a longer context).
+# Programs look for these words (LangChain, for one).
 def _too_long(what: str, length: int, room: int) -> PromptTooLong:
     return PromptTooLong(
-        f"The {what} is longer than the model's context length allows: "
-        f"it has {length:,} tokens, and there is room for {room:,}."
+        f"The prompt is too long for the model's context length: "
+        f"{what} has {length:,} tokens, and there is room for {room:,}."
     )
 
 
