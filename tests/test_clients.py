@@ -32,7 +32,7 @@ PROXY = parse_networks("127.0.0.1, 10.0.0.0/8, fd00::/8")
     ],
 )
 def test_client(trusted, peer, forwarded_for, client):
-    assert share_of(ClientAddresses(trusted).of(peer, forwarded_for)) == client
+    assert share_of(ClientAddresses(trusted).of(peer, forwarded_for.encode())) == client
 
 
 def test_what_is_no_network_is_refused():

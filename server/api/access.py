@@ -11,6 +11,7 @@ origin out of any: only Host tells.
 
 import hmac
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 
 from server.http.errors import Forbidden, MisdirectedRequest, Unauthorized
@@ -19,6 +20,7 @@ from server.http.response import Header
 
 ANY = "*"
 _DAY_S = 86400
+_REMEMBERED_HOSTS = 64
 _OURS = ("same-origin", "none")  # the latter: typed into the address bar, or a bookmark
 
 
@@ -41,6 +43,9 @@ class Access:
         self._api_key = None if api_key is None else api_key.encode()
         self._cors_origins = frozenset(cors_origins)
         self._allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
+        # Whether a Host field names this server. Without the cache this takes a third of the time
+        # of a request for the page.
+        self.is_ours = lru_cache(_REMEMBERED_HOSTS)(self._judge_host)
 
     def check(self, head: RequestHead) -> None:
         """Let the request pass, or raise.
@@ -67,12 +72,10 @@ class Access:
         Raises:
             MisdirectedRequest: for the name of another (RFC 9110 section 15.5.20).
         """
-        if self._allowed_hosts is None or ANY in self._allowed_hosts:
-            return
-        name = _name_of(head.get(b"host"))
-        if not (_is_this_machine(name) or name in self._allowed_hosts):
+        if not self.is_ours(head.fields.get(b"host", b"")):
             raise MisdirectedRequest(
-                f"This server does not answer to the name {name}; --allowed-hosts allows it."
+                f"This server does not answer to the name {_name_of(head.get(b'host'))}; "
+                "--allowed-hosts allows it."
             )
 
     def cors(self, head: RequestHead) -> list[Header]:
@@ -100,6 +103,12 @@ class Access:
             ("Access-Control-Allow-Headers", wanted),
             ("Access-Control-Max-Age", str(_DAY_S)),
         ]
+
+    def _judge_host(self, host: bytes) -> bool:
+        if self._allowed_hosts is None or ANY in self._allowed_hosts:
+            return True
+        name = _name_of(host.decode("latin-1"))
+        return _is_this_machine(name) or name in self._allowed_hosts
 
     # Without either field it is no browser. Sec-Fetch-Site is missing over plain HTTP at a name
     # such as socrates.local; a page's own POST then has an Origin that is its Host.

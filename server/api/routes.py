@@ -18,7 +18,6 @@ from server.http.assets import Asset
 from server.http.errors import (
     HttpError,
     MethodNotAllowed,
-    MisdirectedRequest,
     NotFound,
     NotImplementedHere,
     PreconditionFailed,
@@ -130,10 +129,11 @@ class Routes:
         asset = self._assets.get(head.path)
         if asset is None or head.method not in ("GET", "HEAD"):
             return None
+        if not self._access.is_ours(head.fields.get(b"host", b"")):
+            return None
         try:
-            self._access.check_host(head)
             return asset.respond(head, keep_alive=True)
-        except (PreconditionFailed, MisdirectedRequest):
+        except PreconditionFailed:
             return None
 
     def handle(self, exchange: Exchange) -> None:

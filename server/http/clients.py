@@ -23,12 +23,12 @@ class ClientAddresses:
     def __init__(self, trusted: Sequence[Network] = ()) -> None:
         self._trusted = trusted
 
-    def of(self, peer: str, forwarded_for: str) -> str:
+    def of(self, peer: str, forwarded_for: bytes) -> str:
         """The address of the client, whose connection comes from `peer`.
 
         Args:
             peer: the connection's address.
-            forwarded_for: the request's X-Forwarded-For, or "".
+            forwarded_for: the request's X-Forwarded-For; empty if it has none.
 
         Returns:
             An address as text, or "unknown" if a trusted proxy reports something else.
@@ -36,7 +36,7 @@ class ClientAddresses:
         if not forwarded_for:
             return peer
         address = peer
-        hops = [hop.strip() for hop in forwarded_for.split(",")]
+        hops = [hop.strip() for hop in forwarded_for.decode("latin-1").split(",")]
         while hops and self.is_trusted(address):
             address = _read_hop(hops.pop())
         return address

@@ -294,7 +294,9 @@ class Connection(asyncio.Protocol):
         keep_alive = head.keep_alive and not shared.is_closing
         prepared = shared.application.cached_response(head) if keep_alive else None
         if prepared is not None:
-            answer = Remembered(head.method, head.path, head.get(_FORWARDED_FOR), prepared)
+            answer = Remembered(
+                head.method, head.path, head.fields.get(_FORWARDED_FOR, b""), prepared
+            )
             if received is not None:
                 shared.memo.remember(received, answer)
             self._send_prepared(answer)
@@ -316,7 +318,7 @@ class Connection(asyncio.Protocol):
             self._enter(_Phase.ANSWERING)
 
     def _client_of(self, head: RequestHead) -> str:
-        return self._shared.clients.of(self.address, head.get(_FORWARDED_FOR))
+        return self._shared.clients.of(self.address, head.fields.get(_FORWARDED_FOR, b""))
 
     # -- ending -------------------------------------------------------------------------
 

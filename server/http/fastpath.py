@@ -37,7 +37,7 @@ class Remembered(NamedTuple):
 
     method: str
     path: str
-    forwarded_for: str
+    forwarded_for: bytes
     prepared: response.Prepared
 
 
