@@ -168,10 +168,10 @@ def test_another_architecture_is_named_with_what_works(tmp_path):
     ("data", "words"),
     [
         (b"", "is empty"),
-        (b"GG", "no model this program can load"),
+        (b"GG", "not a model this program can load"),
         (b"GGUF", "truncated"),
         (b"PK\3\4" + b"\0" * 100, "a PyTorch file or another zip archive: convert it"),
-        (b"ggml" + b"\0" * 100, "no model this program can load"),
+        (b"ggml" + b"\0" * 100, "not a model this program can load"),
         (b"lmgg" + b"\0" * 100, "of before May 2023"),
         (b"<!DOCTYPE html><html>", "a web page: download the file itself"),
         (b"\n\n<html lang=en>", "a web page"),

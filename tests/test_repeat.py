@@ -25,7 +25,7 @@ TALKS = [
     ["can you write python", "why not", "do it anyway " * 20],
     ["\u03a3\u03ce\u03ba\u03c1\u03b1\u03c4\u03b5\u03c2", "???", "What is the good life?" * 5],
 ]
-ROUNDS = int(os.environ.get("REPEAT_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("REPEAT_ROUNDS", "2"))
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_the_same_talk_gets_the_same_answers(engine_settings, temperature, conte
     settings = replace(engine_settings, contexts=contexts, governor=GovernorSettings())
     engine = load_engine(settings)
     draw = random.Random(1)
-    heard = {index: set() for index in range(len(TALKS))}
-    for _ in range(max(2, ROUNDS // share)):
-        for index in draw.sample(range(len(TALKS)), len(TALKS)):
+    heard = {index: set() for index in range(0, len(TALKS), share)}
+    for _ in range(ROUNDS):
+        for index in draw.sample(list(heard), len(heard)):
             heard[index].add(tuple(answers(engine, TALKS[index], temperature)))
             broken = threading.Event()
             foreign = Conversation("Who are you? " * draw.randrange(1, 30), system="Be a pirate.")
