@@ -102,7 +102,7 @@ def test_openai_that_stops_listening_stops_the_model(client, real_server):
 
 
 def test_openai_next_turn_costs_the_last_one_and_its_new_tokens(client):
-    talk = list(QUESTION)
+    talk, spoken = list(QUESTION), 0
     for turn in range(3):
         answer = client.chat.completions.create(
             model="any", messages=talk, seed=turn, max_tokens=60
