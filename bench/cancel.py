@@ -72,11 +72,11 @@ class Watched:
         finally:
             self.freed_at, self._cancelled = time.perf_counter(), None
 
-    def _watch_tokens(self, tokens: Sequence[int]) -> None:
+    def _watch_tokens(self, tokens: Sequence[int], is_reusable: bool = False) -> None:
         if self._cancelled is not None and self._cancelled.is_set():
             self.late_evaluations += 1
         started = time.perf_counter()
-        self._evaluate(tokens)
+        self._evaluate(tokens, is_reusable)
         self.evaluations.append((len(tokens), time.perf_counter() - started))
 
 

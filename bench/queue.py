@@ -148,7 +148,7 @@ def _load(address: Address, tokens: int, number: int) -> tuple[float, float]:
 # Sends a request every `interval_s` on a keep-alive connection; their ms go to `times`.
 @contextmanager
 def _asking(address: Address, target: str, interval_s: float, times: list[float]) -> Iterator[None]:
-    request = f"GET {target} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
+    request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     is_over = threading.Event()
 
     def work() -> None:

@@ -1,7 +1,8 @@
 """How long from the start to the page, to a ready model, and to the first word?
 
 A prompt is sent as soon as the page answers, and waits while the model loads. Cold: the model
-file is dropped from the page cache first, so that it is read from the disk.
+file is dropped from the page cache first, so that it is read from the disk. The steps of loading
+come from the server's own log.
 
     python -m bench.start
     python -m bench.start --command 'docker run --rm -p 8080:8080 socratic-chat-bot'
@@ -9,11 +10,14 @@ file is dropped from the page cache first, so that it is read from the disk.
 
 import argparse
 import os
+import re
 import shlex
-import subprocess
 import sys
+import tempfile
 import threading
 import time
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from bench.kit.client import ask
@@ -21,7 +25,8 @@ from bench.kit.report import Report, print_spreads
 from bench.kit.server import free_port, running, wait_for
 from bench.kit.subject import measured_model
 
-Sample = dict[str, float]  # seconds from the start, by what happened then
+Sample = dict[str, float]  # seconds from the start, or of a step of loading, by name
+_STEP = re.compile(r"^(\S+ \S+) (?:INFO (loading) the model|DEBUG loading: (.+))$", re.MULTILINE)
 
 
 def main() -> None:
@@ -42,7 +47,8 @@ def main() -> None:
             if name == "cold":
                 _drop(model)
             port = free_port()
-            sample = _start([sys.executable, "-m", "server", "--port", str(port)], port)
+            command = [sys.executable, "-m", "server", "--port", str(port), "--log-level", "debug"]
+            sample = _start(command, port)
             samples.setdefault(name, []).append(sample)
     for name, found in samples.items():
         print_spreads({what: [sample[what] for sample in found] for what in found[0]}, name)
@@ -57,20 +63,32 @@ def _drop(file: Path) -> None:
 
 def _start(command: list[str], port: int) -> Sample:
     address = ("127.0.0.1", port)
-    began = time.perf_counter()
-    with running(command, address, "/", stderr=subprocess.DEVNULL) as process:
-        page_s = time.perf_counter() - began
-        first_word_s: list[float] = []
+    with tempfile.TemporaryFile("w+") as log:
+        began = time.perf_counter()
+        with running(command, address, "/", stderr=log.fileno()) as process:
+            page_s = time.perf_counter() - began
+            first_word_s: list[float] = []
 
-        def be_visitor() -> None:
-            sent_s = time.perf_counter() - began
-            first_word_s.append(sent_s + ask(address, "Who?", "max_tokens=1").first_byte_s)
+            def be_visitor() -> None:
+                sent_s = time.perf_counter() - began
+                first_word_s.append(sent_s + ask(address, "Who?", "max_tokens=1").first_byte_s)
 
-        visitor = threading.Thread(target=be_visitor)
-        visitor.start()
-        ready_s = wait_for(process, address, "/readyz") - began
-        visitor.join()
-        return {"page": page_s, "ready": ready_s, "first word": first_word_s[0]}
+            visitor = threading.Thread(target=be_visitor)
+            visitor.start()
+            ready_s = wait_for(process, address, "/readyz") - began
+            visitor.join()
+        log.seek(0)
+        steps = _read_steps(log.read())
+    return {"page": page_s, "ready": ready_s, "first word": first_word_s[0], **steps}
+
+
+# Seconds of each step of loading, by the message at its end.
+def _read_steps(log: str) -> Sample:
+    lines = [
+        (datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f"), found[3] or found[2])
+        for found in _STEP.finditer(log)
+    ]
+    return {what: (end - start).total_seconds() for (start, _), (end, what) in pairwise(lines)}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import signal
 import sys
 
 # The imports below take half a second; a signal during them must end the process quietly, too.
-for number in (signal.SIGTERM, signal.SIGINT):
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, lambda *_: os._exit(0))
 
 import asyncio  # noqa: E402
@@ -26,10 +26,11 @@ def main() -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             is_model_thread_free = runner.run(serve(options))
     except StartError as error:
+        logs.flush_log()
         print(f"error: {error}", file=sys.stderr)
         return 1
+    logs.flush_log()
     if not is_model_thread_free:
-        sys.stderr.flush()
         os._exit(0)  # the interpreter would wait for the thread
     return 0
 

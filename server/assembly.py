@@ -1,10 +1,10 @@
 """Builds the parts of a server from the options: engine settings, routes, limits."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from server.api.access import Access
-from server.api.clients import ClientAddresses
+from server.api.access import Access, is_loopback
 from server.api.completions import Completions
 from server.api.messages import ChatLimits
 from server.api.metrics import Metrics
@@ -13,19 +13,25 @@ from server.api.prompt import Prompts
 from server.api.reply import Replies
 from server.api.routes import Routes
 from server.http.assets import load_assets
+from server.http.deadline import Loop
 from server.http.request import ParserLimits
 from server.http.state import ConnectionLimits
 from server.model.errors import ModelFileError
-from server.model.files import catalog, modelfile
+from server.model.files import catalog
 from server.model.files.footprint import available_memory, check_fits
-from server.model.loader import AUTO_TEMPLATE, EngineSettings
+from server.model.files.inspection import inspect
+from server.model.loader import EngineSettings
 from server.model.machine.governor import GovernorSettings
 from server.model.machine.thermometer import Thermometer
 from server.model.prompt.persona import find_persona, load_persona
+from server.model.prompt.templates import find_template
 from server.model.worker import Worker
 from server.options import Options
 
 _CLIENT_DIRECTORY = Path(__file__).resolve().parents[1] / "client"
+
+
+log = logging.getLogger(__name__)
 
 
 class StartError(Exception):
@@ -40,23 +46,32 @@ def engine_settings(options: Options) -> EngineSettings:
         StartError: if there is a temperature limit but no temperature to read.
     """
     model = catalog.find(options.model)
-    template = options.template
     if isinstance(model, catalog.CatalogModel):
         path = model.path
         if not model.is_fetched:
-            command = f"python -m server.model.fetch {model.name}"
+            command = f"python -m server.model.fetch {options.model}"
             raise ModelFileError(
                 f"The model {model.name} has not been fetched yet: run `{command}`."
             )
-        template = model.template if template == AUTO_TEMPLATE else template
     else:
         path = model
     # The loader checks again; here a bad file is refused before the listener opens.
-    check_fits(modelfile.inspect(path), options.context, options.contexts, available_memory())
+    file = inspect(path)
+    check_fits(file, options.context, options.contexts, available_memory())
+    find_template(file, options.template)
+    if file.trained_context and options.context > file.trained_context:
+        log.warning(
+            "a context of %d tokens is longer than the %d that the model was trained on: "
+            "beyond them its answers lose their sense",
+            options.context,
+            file.trained_context,
+        )
     own = model.persona if isinstance(model, catalog.CatalogModel) else catalog.DEFAULT_PERSONA
     persona = load_persona(find_persona(options.persona or own))
     governor = _governor_settings(options)
-    return EngineSettings(path, persona, template, options.context, options.contexts, governor)
+    return EngineSettings(
+        path, persona, options.context, options.template, options.contexts, governor
+    )
 
 
 def sampling_temperature(options: Options) -> float:
@@ -102,18 +117,26 @@ def connection_limits(options: Options) -> ConnectionLimits:
     )
 
 
+# Who listens on this machine only, and behind no proxy, is asked by its own name; elsewhere any
+# name may be right.
+def _allowed_hosts(options: Options) -> tuple[str, ...] | None:
+    if options.allowed_hosts is not None:
+        return options.allowed_hosts
+    return () if is_loopback(options.host) and not options.trusted_proxy else None
+
+
 def assemble_routes(
     options: Options,
+    loop: Loop,
     worker: Worker,
     metrics: Metrics,
     model_name: str,
     count_connections: Callable[[], int],
 ) -> Routes:
     """Build the application: every path with its handler."""
-    access = Access(options.api_key, options.cors_origin)
+    access = Access(options.api_key, options.cors_origin, _allowed_hosts(options))
     limits = ChatLimits(options.max_body, options.max_tokens, sampling_temperature(options))
-    addresses = ClientAddresses(options.trusted_proxy)
-    replies = Replies(worker, addresses, metrics.observe_refusal)
+    replies = Replies(worker, loop, metrics.observe_refusal, options.ping_interval)
     return Routes(
         load_assets(_CLIENT_DIRECTORY),
         Monitoring(worker, metrics, model_name, count_connections),

@@ -63,7 +63,8 @@ class Whole(Bounds[int]):
 
     @staticmethod
     def _spelled(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS):
             raise ValueError
         return int(text)
 

@@ -7,8 +7,8 @@ let the running answer finish or cancel it, close the connections, exit 0.
 
 import asyncio
 import logging
+import os
 import signal
-import sys
 from functools import partial
 
 from server.api.metrics import Metrics
@@ -19,10 +19,11 @@ from server.assembly import (
     engine_settings,
     model_name,
 )
+from server.http.clients import ClientAddresses
 from server.http.connection import Connection
 from server.http.listener import allow_open_files, show_address, watch_for_vanished_peers
 from server.http.state import ServerState
-from server.logs import RequestLog
+from server.logs import RequestLog, flush_log, log_stream
 from server.model.errors import ModelFileError
 from server.model.loader import load_engine
 from server.model.machine.thermometer import Thermometer
@@ -40,7 +41,7 @@ _OTHER_FILES = 256  # besides connections: refused ones, the model, libraries, t
 
 
 async def serve(options: Options) -> bool:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM, SIGINT or SIGHUP (a terminal that is closed); a second one ends at once.
 
     Returns:
         Whether the model thread ended, too (see `Server.close`).
@@ -50,8 +51,16 @@ async def serve(options: Options) -> bool:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def on_signal() -> None:
+        if stop.is_set():
+            log.warning("ended at once by a second signal")
+            flush_log()
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal)
     try:
         settings = engine_settings(options)
         server = Server(options, partial(load_engine, settings), model_name(options))
@@ -77,21 +86,24 @@ class Server:
         self._metrics = Metrics(self.worker, model_name, lambda: self.connections, Thermometer())
         self.worker.on_outcome = self._metrics.observe
         routes = assemble_routes(
-            options, self.worker, self._metrics, model_name, lambda: self.connections
+            options, self._loop, self.worker, self._metrics, model_name, lambda: self.connections
         )
         is_logged = options.log_level in ("debug", "info")
-        on_request = RequestLog(sys.stderr, options.log_format, self._loop.call_soon)
+        on_request = RequestLog(log_stream(), options.log_format, self._loop.call_soon)
         self.state = ServerState(
-            routes, connection_limits(options), self._loop, on_request if is_logged else None
+            routes,
+            connection_limits(options),
+            self._loop,
+            on_request if is_logged else None,
+            clients=ClientAddresses(options.trusted_proxy),
         )
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []  # one an address
         self._lag_timer: asyncio.TimerHandle | None = None
 
     @property
     def port(self) -> int:
         """The port that it listens on; only while it is open."""
-        assert self._listener is not None
-        port: int = self._listener.sockets[0].getsockname()[1]
+        port: int = self._listeners[0].sockets[0].getsockname()[1]
         return port
 
     @property
@@ -110,19 +122,25 @@ class Server:
         """
         options = self._options
         allow_open_files(options.connections + _OTHER_FILES)
-        try:
-            self._listener = await self._loop.create_server(
-                lambda: Connection(self.state), options.host, options.port, backlog=_BACKLOG
-            )
-        except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
-            where = f"{options.host}:{options.port}"
-            reason = getattr(error, "strerror", None) or error
-            raise StartError(f"Cannot listen on {where}: {reason}.") from error
-        for listening in self._listener.sockets:
-            watch_for_vanished_peers(listening, options.vanished_timeout)
-            log.info("Socrates is at http://%s", show_address(listening))
+        for host in options.host:
+            # A port that the first address picked holds for all.
+            port = self.port if self._listeners else options.port
+            self._listeners.append(await self._listen(host, port))
+        for listener in self._listeners:
+            for listening in listener.sockets:
+                watch_for_vanished_peers(listening, options.vanished_timeout)
+                log.info("Socrates is at http://%s", show_address(listening))
         self._look_at_loop()
         return self.worker.start()
+
+    async def _listen(self, host: str, port: int) -> asyncio.Server:
+        try:
+            return await self._loop.create_server(
+                lambda: Connection(self.state), host, port, backlog=_BACKLOG
+            )
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
+            reason = getattr(error, "strerror", None) or error
+            raise StartError(f"Cannot listen on {host}:{port}: {reason}.") from error
 
     async def close(self) -> bool:
         """Shut down in order, within `shutdown_timeout`.
@@ -136,8 +154,8 @@ class Server:
             self._lag_timer.cancel()
         limit_s = self._options.shutdown_timeout
         deadline = self._loop.time() + limit_s
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         self.state.begin_closing()
         is_thread_free = await self.worker.close(_GRACE_SHARE * limit_s, limit_s)
         await self._close_connections(deadline)

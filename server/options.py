@@ -8,6 +8,7 @@ and one line.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
@@ -60,11 +61,43 @@ def parse_networks(text: str) -> tuple[Network, ...]:
         raise ValueError("must be addresses or networks, such as 10.0.0.0/8,::1") from None
 
 
+# As a browser writes them (RFC 6454 section 6.2): anything else would never match.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(","))
+    for origin in origins:
+        default_port = _DEFAULT_PORTS.get(origin.partition("://")[0], "/")
+        is_right = _ORIGIN.fullmatch(origin) and not origin.endswith(default_port)
+        if origin not in ("*", "null") and not is_right:
+            raise ValueError(
+                "must be *, or origins as browsers write them, such as https://app.example:8443: "
+                "lower case, no default port, no path"
+            )
+    return origins
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().lower() for part in text.split(","))
+    if not all(re.fullmatch(r"\*|[a-z0-9._-]+", name) for name in names):
+        raise ValueError("must be * or host names without port, such as pi.example")
+    return names
+
+
 # RFC 6750 section 2.1 allows fewer characters; these are all that a header field carries safely.
 def _key(text: str) -> str:
     if not text or not all("!" <= letter <= "~" for letter in text):
         raise ValueError("must be visible ASCII characters without spaces")
     return text
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(part.strip().removeprefix("[").removesuffix("]") for part in text.split(","))
+    if not all(hosts):
+        raise ValueError("must be addresses, such as 127.0.0.1,::1")
+    return hosts
 
 
 def _text(text: str) -> str:
@@ -90,16 +123,19 @@ class Options:
     """The settings that can be chosen when the server starts."""
 
     # where
-    host: str = _option("127.0.0.1", _text, "address to listen on; 0.0.0.0 for all interfaces")
+    host: tuple[str, ...] = _option(
+        ("127.0.0.1",),
+        _hosts,
+        "addresses to listen on, separated by commas; 0.0.0.0,:: for all interfaces",
+        "127.0.0.1",
+    )
     port: int = _option(8080, _whole(0, 65535), "port to listen on; 0 picks a free one")
     # the model
     model: str = _option(
-        "socrates", _text, "a model's name in the catalogue, or the path of a file"
+        "socrates", _text, "a model's name, hf:OWNER/REPOSITORY/FILE.gguf, or a path to a file"
     )
     template: str = _option(
-        "auto",
-        _one_of("auto", "chatml", "llama-2", "zephyr"),
-        "chat template, which marks the turns",
+        "auto", _text, "chat template: auto is the model file's own; llama-2, or a Jinja file"
     )
     persona: str | None = _option(
         None,
@@ -140,8 +176,14 @@ class Options:
     api_key: str | None = _option(
         None, _key, "key required as Authorization: Bearer KEY; better set as a variable", "none"
     )
-    cors_origin: str | None = _option(
-        None, _text, "an origin whose pages may call the API, or *", "none"
+    cors_origin: tuple[str, ...] = _option(
+        (), _origins, "origins whose pages may call the API, or *", "none"
+    )
+    allowed_hosts: tuple[str, ...] | None = _option(
+        None,
+        _names,
+        "names to answer to beside localhost and *.local, or *",
+        "checked on loopback only",
     )
     # one request
     # 16 KiB is far more text than a context of 2,048 tokens holds, in any language.
@@ -155,10 +197,16 @@ class Options:
     connections: int = _option(512, _whole(1, 10**6), "maximum open connections")
     header_timeout: float = _option(10.0, _SECONDS, "seconds for a header to arrive")
     body_timeout: float = _option(20.0, _SECONDS, "seconds for a body to arrive")
-    idle_timeout: float = _option(30.0, _SECONDS, "seconds a connection may stay idle")
+    # Longer than proxies keep theirs (Caddy 120 s, nginx 60 s), or they would send a request into a
+    # connection that is closing. Idle ones cost nothing: at the limit they give way.
+    idle_timeout: float = _option(150.0, _SECONDS, "seconds a connection may stay idle")
     stalled_timeout: float = _option(30.0, _SECONDS, "seconds a client may read nothing")
     # Linux: TCP_USER_TIMEOUT and keep-alive probes. Elsewhere the system's own defaults.
     vanished_timeout: float = _option(15.0, _real(1, 86400), "seconds a client may be unreachable")
+    # Those who wait give up after a minute (nginx, load balancers) or five (Node's fetch).
+    ping_interval: float = _option(
+        10.0, _SECONDS, "seconds until a stream that waits for the model gets a sign of life"
+    )
     shutdown_timeout: float = _option(5.0, _real(1, 3600), "seconds for an orderly shutdown")
     log_level: str = _option(
         "info", _one_of("debug", "info", "warning", "error"), "lowest severity that is logged"

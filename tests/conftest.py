@@ -3,12 +3,16 @@
 import os
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from server.model.files import catalog
 from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import GovernorSettings
 from server.model.prompt.persona import find_persona, load_persona
-from tests.support.process import ServerProcess
+from tests.support.engine import FakeEngine
+from tests.support.page import SPEECH
+from tests.support.process import InProcessServer, ServerProcess, find_chromium
+from tests.support.waiting import PATIENCE_S
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -17,6 +21,51 @@ def require(is_there, what):
     """Skip a test that lacks `what`; in CI, where everything must be present, fail it."""
     if not is_there:
         (pytest.fail if IN_CI else pytest.skip)(f"{what} is missing: run make test")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium, for which all names under .example are this machine."""
+    path = find_chromium()
+    require(path, "Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=[
+                "--no-sandbox",
+                "--disable-background-networking",
+                "--host-resolver-rules=MAP *.example 127.0.0.1",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A new page that fails the test on any error, CSP violations among them."""
+    context = chromium.new_context()
+    context.set_default_timeout(PATIENCE_S * 1000)
+    page = context.new_page()
+    faults = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda line: faults.append(line.text) if _is_fault(line) else None)
+    page.add_init_script(SPEECH)
+    yield page
+    context.close()
+    assert faults == []
+
+
+# A refused prompt is logged by Chromium itself; everything else is a fault of the page.
+def _is_fault(line):
+    return line.type == "error" and "Failed to load resource" not in line.text
+
+
+@pytest.fixture
+def gated():
+    """A server whose model goes on when the test allows it."""
+    with InProcessServer(FakeEngine(gated=True), queue=1) as server:
+        yield server.wait_until_ready()
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +93,8 @@ def smollm2():
 @pytest.fixture(scope="session")
 def engine_settings(socrates):
     """Settings with one thread, so that other load does not matter, and a long persona."""
-    return EngineSettings(
-        socrates,
-        load_persona(find_persona("socrates")),
-        "chatml",
-        2048,
-        governor=GovernorSettings(1),
-    )
+    persona = load_persona(find_persona("socrates"))
+    return EngineSettings(socrates, persona, 2048, governor=GovernorSettings(1))
 
 
 @pytest.fixture(scope="session")

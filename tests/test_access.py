@@ -2,17 +2,17 @@
 
 import pytest
 
-from server.api.access import Access
-from server.http.errors import Unauthorized
+from server.api.access import Access, is_loopback
+from server.http.errors import Forbidden, MisdirectedRequest, Unauthorized
 from server.http.parser import RequestParser
 from server.http.request import ParserLimits
 
 PAGE = "https://page.example"
 
 
-def head(*lines, method="POST"):
+def head(*lines, method="POST", host="here"):
     parser = RequestParser(ParserLimits())
-    request = [f"{method} /prompt HTTP/1.1", "Host: here", *lines]
+    request = [f"{method} /prompt HTTP/1.1", f"Host: {host}", *lines]
     parser.receive("\r\n".join(request).encode("latin-1") + b"\r\n\r\n")
     return parser.read_head()
 
@@ -68,16 +68,97 @@ def test_a_preflight_needs_no_key():
 )
 def test_which_pages_may_read(allowed, origin, expected):
     lines = [] if origin is None else [f"Origin: {origin}"]
-    assert Access(cors_origin=allowed).cors(head(*lines)) == expected
+    assert Access(cors_origins=[allowed] if allowed else []).cors(head(*lines)) == expected
 
 
 def test_preflight_of_an_allowed_page_allows_the_fields_it_asks_for():
     lines = [f"Origin: {PAGE}", "Access-Control-Request-Headers: x-mine, authorization"]
-    fields = dict(Access(cors_origin=PAGE).preflight(head(*lines, method="OPTIONS")))
+    fields = dict(Access(cors_origins=[PAGE]).preflight(head(*lines, method="OPTIONS")))
     assert fields["Access-Control-Allow-Headers"] == "x-mine, authorization"
     assert fields["Access-Control-Allow-Methods"] == "GET, POST"
 
 
 def test_preflight_of_another_page_allows_nothing():
-    fields = dict(Access(cors_origin=PAGE).preflight(head("Origin: https://other.example")))
+    fields = dict(Access(cors_origins=[PAGE]).preflight(head("Origin: https://other.example")))
     assert fields == {"Vary": "Origin"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "may_ask"),
+    [
+        ((), True),  # a program
+        (("Sec-Fetch-Site: same-origin", "Origin: http://here"), True),
+        (("Sec-Fetch-Site: none",), True),
+        (("Sec-Fetch-Site: cross-site", "Origin: https://evil.example"), False),
+        (("Sec-Fetch-Site: same-site", "Origin: http://other.here"), False),
+        (("Sec-Fetch-Site: cross-site",), False),
+        (("Sec-Fetch-Site: Cross-Site", "Origin: http://here"), False),
+        (("Sec-Fetch-Site: cross-site", f"Origin: {PAGE}"), True),  # --cors-origin
+        (("Origin: http://here",), True),
+        (("Origin: https://here",), True),  # behind a proxy with TLS
+        (("Origin: http://here:81",), False),
+        (("Origin: http://evil.example",), False),
+        (("Origin: null",), False),
+        (("Origin: here",), False),
+        ((f"Origin: {PAGE}",), True),
+    ],
+)
+def test_pages_of_other_origins_may_not_ask(lines, may_ask):
+    access = Access(cors_origins=[PAGE])
+    if may_ask:
+        access.check(head(*lines))
+    else:
+        with pytest.raises(Forbidden):
+            access.check(head(*lines))
+
+
+def test_with_a_star_every_page_may_ask():
+    access = Access(cors_origins=["*"])
+    access.check(head("Sec-Fetch-Site: cross-site", "Origin: https://any.example"))
+    access.check(head("Sec-Fetch-Site: cross-site", "Origin: null"))
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:8080", True),
+        ("socrates.localhost:8080", True),
+        ("pi.local", True),
+        ("127.0.0.1:8080", True),
+        ("192.168.1.7", True),
+        ("[::1]:8080", True),
+        ("pi.example:8080", True),
+        ("PI.EXAMPLE", True),
+        ("rebind.example:8080", False),
+        ("localhost.evil.example", False),
+        ("evil-localhost", False),
+        ("local", False),
+        ("127.0.0.1.nip.io", False),
+    ],
+)
+def test_only_our_own_names_are_answered_to(host, is_ours):
+    access = Access(allowed_hosts=["pi.example"])
+    request = head(host=host)
+    if is_ours:
+        access.check_host(request)
+    else:
+        with pytest.raises(MisdirectedRequest, match="--allowed-hosts"):
+            access.check_host(request)
+        Access().check_host(request)
+        Access(allowed_hosts=["*"]).check_host(request)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        (["127.0.0.1"], True),
+        (["::1", "localhost"], True),
+        (["127.0.0.1", "0.0.0.0"], False),
+        (["192.168.1.7"], False),
+        (["pi.local"], False),
+        ([""], False),
+    ],
+)
+def test_loopback(hosts, expected):
+    assert is_loopback(hosts) is expected

@@ -1,41 +1,35 @@
-"""Batches grow on a fast machine, shrink on a slow one, and are of equal size."""
+"""The size of a batch depends on the model alone, its borders on the prompt alone."""
 
 import pytest
 
-from server.model.batches import BatchSize
+from server.model.batches import batch_tokens, borders
 
 
-def settle(tokens_per_second):
-    size = BatchSize()
-    for _ in range(20):
-        tokens = size.next(1000)
-        size.record(tokens, tokens / tokens_per_second)
-    return size.next(10_000)
+@pytest.mark.parametrize(
+    ("model_bytes", "tokens"),
+    [
+        (1_000, 64),
+        (101_000_000, 16),  # SmolLM2-135M
+        (270_000_000, 8),
+        (670_000_000, 4),  # TinyLlama in Q4_K_M
+        (2_870_000_000, 1),  # Llama 2 7B in q2_K
+        (40_000_000_000, 1),
+    ],
+)
+def test_larger_models_have_smaller_batches(model_bytes, tokens):
+    assert batch_tokens(model_bytes) == tokens
 
 
-@pytest.mark.parametrize(("speed", "most"), [(1000, 64), (170, 20), (40, 4), (6, 1), (0.5, 1)])
-def test_batch_settles_by_speed(speed, most):
-    assert most * 0.9 <= settle(speed) <= most
-
-
-def test_one_lucky_batch_at_most_doubles():
-    size = BatchSize()
-    size.record(8, 0.0001)
-    assert size.next(16) == 16
-    assert size.next(17) == 9
-
-
-def test_a_slow_short_rest_teaches_nothing():
-    size = BatchSize()
-    size.record(8, 0.02)
-    size.record(1, 0.1)
-    assert size.next(16) == 16
-
-
-@pytest.mark.parametrize(("left", "sizes"), [(1, [1]), (8, [8]), (9, [5, 4]), (17, [6, 6, 5])])
-def test_batches_are_of_equal_size(left, sizes):
-    size, taken = BatchSize(), []
-    while left:
-        taken.append(size.next(left))
-        left -= taken[-1]
-    assert taken == sizes
+@pytest.mark.parametrize(
+    ("length", "persona", "size", "expected"),
+    [
+        (40, 0, 16, [0, 16, 32]),
+        (32, 0, 16, [0, 16, 32]),
+        (40, 12, 16, [0, 12, 28]),
+        (12, 12, 16, [0, 12]),
+        (45, 40, 16, [0, 16, 32, 40]),
+        (3, 0, 1, [0, 1, 2, 3]),
+    ],
+)
+def test_borders_are_counted_from_the_end_of_the_persona(length, persona, size, expected):
+    assert borders(length, persona, size) == expected

@@ -5,8 +5,10 @@ import socket
 
 import pytest
 
+from server.http.clients import ClientAddresses
 from server.http.response import Prepared
 from server.http.state import ServerState
+from server.options import parse_networks
 from tests.support.network import LIMITS, FakeApplication, FakeClient, FakeLoop
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -352,23 +354,82 @@ def test_slow_reader_of_a_last_answer_is_given_its_time():
     assert client.transport.is_aborted
 
 
-def test_too_many_connections_get_a_503():
+def crowd(count, connections=8, trusted=(), address=None):
+    """Clients of a server, one after the other, each from an address of its own or all from one."""
     loop = FakeLoop()
-    shared = ServerState(FakeApplication(), dataclasses.replace(LIMITS, connections=2), loop)
-    clients = [FakeClient(shared=shared) for _ in range(3)]
-    assert [client.statuses for client in clients] == [[], [], [503]]
-    assert b"Retry-After: 5\r\n" in clients[2].sent
-    assert clients[2].transport.is_eof_sent
+    limits = dataclasses.replace(LIMITS, connections=connections)
+    shared = ServerState(FakeApplication(), limits, loop, clients=ClientAddresses(trusted))
+    clients = []
+    for number in range(count):
+        clients.append(FakeClient(shared=shared, address=address or f"192.0.2.{number}"))
+        loop.advance(0.001)
+    return shared, clients
+
+
+def is_gone(client):
+    return client.transport.is_closed or client.transport.is_aborted
+
+
+def test_at_the_limit_the_longest_idle_gives_way():
+    shared, clients = crowd(8)
+    clients[0].send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")  # it is the latest to have asked
+    newcomer = FakeClient(shared=shared, address="198.51.100.1")
+    assert newcomer.statuses == []
+    assert [is_gone(client) for client in clients] == [False, True, *[False] * 6]
+    assert len(shared.connections) == 8
+
+
+def test_half_sent_requests_give_way_too_and_answers_do_not():
+    shared, clients = crowd(8)
+    for client in clients[:6]:
+        client.send(LATER)
+    for client in clients[6:]:
+        client.send(b"GET / HTT")
+    for number in range(2):
+        shared.loop.advance(0.001)
+        assert FakeClient(shared=shared, address=f"198.51.100.{number}").statuses == []
+    assert [is_gone(client) for client in clients] == [*[False] * 6, True, True]
+
+
+def test_where_all_are_answered_a_newcomer_is_told_so():
+    shared, clients = crowd(2, connections=2)
+    for client in clients:
+        client.send(LATER)
+    newcomer = FakeClient(shared=shared, address="198.51.100.1")
+    assert newcomer.statuses == [503]
+    assert b"Retry-After: 5\r\n" in newcomer.sent
+    assert newcomer.transport.is_eof_sent
     clients[0].connection.connection_lost(None)
-    assert FakeClient(shared=shared).statuses == []  # a refused connection takes no slot
+    assert FakeClient(shared=shared, address="198.51.100.2").statuses == []
+
+
+def test_one_address_has_a_quarter_of_the_places():
+    shared, clients = crowd(5, address="192.0.2.7")
+    assert [is_gone(client) for client in clients] == [True, True, True, False, False]
+    assert len(shared.connections) == 2
+    assert not is_gone(FakeClient(shared=shared, address="198.51.100.1"))
+
+
+def test_a_proxy_stands_for_many():
+    shared, clients = crowd(5, address="192.0.2.7", trusted=parse_networks("192.0.2.7"))
+    assert not any(map(is_gone, clients))
+    assert len(shared.connections) == 5
+
+
+def test_places_are_counted_right_in_the_end():
+    shared, clients = crowd(20, address="192.0.2.7")
+    for client in clients:
+        client.connection.connection_lost(None)
+    assert not shared.connections
+    assert not shared.by_address
 
 
 def test_refused_connections_are_bounded_too():
-    loop = FakeLoop()
-    shared = ServerState(FakeApplication(), dataclasses.replace(LIMITS, connections=1), loop)
-    clients = [FakeClient(shared=shared) for _ in range(100)]
-    assert sum(client.statuses == [503] for client in clients) == 64
-    assert sum(client.transport.is_aborted for client in clients) == 35
+    shared, clients = crowd(1, connections=1)
+    clients[0].send(LATER)
+    others = [FakeClient(shared=shared, address="198.51.100.1") for _ in range(99)]
+    assert sum(client.statuses == [503] for client in others) == 64
+    assert sum(client.transport.is_aborted for client in others) == 35
 
 
 def test_refused_request_is_one_line_in_the_log():

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import pytest
+
 from server.model.context import Context, Contexts
 
 PERSONA = [1, 2, 3]
@@ -12,9 +14,12 @@ class FakeLLM:
     _context: list = field(default_factory=lambda: list(PERSONA))
     context_length: int = 100
 
+    def eval(self, tokens, batch_size, threads):
+        self._context += tokens
+
 
 def make(count):
-    contexts = [Context(FakeLLM()) for _ in range(count)]
+    contexts = [Context(FakeLLM(), 1) for _ in range(count)]
     return Contexts(contexts, PERSONA), contexts
 
 
@@ -25,9 +30,44 @@ def ask(contexts, prompt, answer):
 
 
 def test_common_beginning():
-    context = Context(FakeLLM([1, 2, 3, 4]))
+    context = Context(FakeLLM([1, 2, 3, 4]), 1)
     prompts = ([], [2], [1], [1, 2, 9], [1, 2, 3, 4, 5])
     assert [context.common_prefix(prompt) for prompt in prompts] == [0, 0, 1, 2, 4]
+
+
+def held(*batches):
+    """A context that has evaluated these; the last was cut elsewhere."""
+    context = Context(FakeLLM([]), 4)
+    for tokens in batches:
+        context.evaluate(tokens, 1, is_reusable=tokens is not batches[-1])
+    return context
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kept"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], 8),
+        ([1, 2, 3, 4, 5, 6, 7, 8], 4),  # one token is left to read
+        ([1, 2, 3, 4, 5, 6, 9, 9, 9], 4),
+        ([9, 2, 3, 4, 5], 0),
+    ],
+)
+def test_only_whole_batches_are_reused(prompt, kept):
+    context = held([1, 2, 3, 4], [5, 6, 7, 8], [9, 10])
+    assert context.keep_prefix(prompt, [0, 4, 8]) == kept
+    assert context.tokens == prompt[:kept]
+
+
+def test_tokens_behind_the_last_whole_batch_are_not_reused():
+    context = held([1, 2, 3, 4], [5, 6, 7, 8])
+    assert context.keep_prefix([1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 4, 8]) == 4
+
+
+def test_what_was_cut_off_is_no_longer_reusable():
+    context = held([1, 2, 3, 4], [5, 6, 7, 8], [9])
+    context.keep_prefix([1, 2, 3, 4, 9, 9], [0, 4])
+    context.evaluate([9, 9, 9, 9], 1, is_reusable=False)
+    assert context.keep_prefix([1, 2, 3, 4, 9, 9, 9, 9, 9], [0, 4, 8]) == 4
 
 
 def test_people_who_talk_in_turn_keep_their_contexts():

@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 
-import numpy as np
 import pytest
 
 from server.model.errors import (
@@ -62,12 +61,12 @@ class Spy:
         self.calls_after_cancel = 0
         evaluate = engine.evaluate
 
-        def watched(tokens):
+        def watched(tokens, is_reusable=False):
             self.calls_after_cancel += self.cancelled.is_set()
             self.calls.append(len(tokens))
             if len(self.calls) == cancel_at:
                 self.cancelled.set()  # the client leaves while this evaluation runs
-            evaluate(tokens)
+            evaluate(tokens, is_reusable)
 
         monkeypatch.setattr(engine, "evaluate", watched)
 
@@ -78,7 +77,7 @@ def test_second_prompt_evaluates_only_its_own_tokens(engine):
     _, progress = say(engine, "What is courage?")
     persona = len(engine.prompts.persona_tokens)
     assert persona > 100
-    assert progress.cached_tokens >= persona
+    assert progress.cached_tokens == persona
     assert progress.prompt_tokens - progress.cached_tokens < 15
 
 
@@ -116,10 +115,10 @@ def test_cancel_while_reading_evaluates_no_further_batch(engine, monkeypatch, ba
 @pytest.mark.model
 def test_cancel_while_speaking_evaluates_no_further_token(engine, monkeypatch):
     say(engine, "What is virtue?")
-    spy = Spy(engine, monkeypatch, cancel_at=4)  # the prompt's last token, then three more
+    spy = Spy(engine, monkeypatch, cancel_at=4)  # the prompt, then three tokens
     pieces, progress = say(engine, "What is virtue?", cancelled=spy.cancelled)
     assert (progress.finish, progress.stage) == (Finish.CANCELLED, Stage.DECODE)
-    assert spy.calls == [1, 1, 1, 1]
+    assert spy.calls[1:] == [1, 1, 1]
     assert spy.calls_after_cancel == 0
     assert progress.tokens == len(pieces) == 4
 
@@ -139,7 +138,7 @@ def test_persona_stays_after_a_cancelled_and_a_refused_prompt(engine, monkeypatc
         say(engine, LONG_PROMPT, cancelled=Spy(engine, patch, cancel_at=2).cancelled)
     with pytest.raises(PromptTooLong):
         say(engine, HOSTILE["rare"])
-    assert say(engine, "What is virtue?")[1].cached_tokens >= persona
+    assert say(engine, "What is virtue?")[1].cached_tokens == persona
 
 
 @pytest.mark.model
@@ -208,41 +207,11 @@ def test_answer_ended_by_a_stop_text_does_not_come_back_with_it(engine):
 
 
 @pytest.mark.model
-def test_seed_repeats_itself_after_another_system_text(engine, monkeypatch):
-    monkeypatch.setattr(engine._batch, "next", lambda left: left)  # whatever the speed
-    sampling = Sampling(max_tokens=12, temperature=0.6, seed=3)
-    before, _ = say(engine, "What is justice?", sampling)
-    foreign = engine.write_prompt(Conversation("Who are you?", system="You are a pirate."))
-    engine.prefill(foreign.tokens, threading.Event(), Progress())
-    after, progress = say(engine, "What is justice?", sampling)
-    assert progress.cached_tokens == 0
-    assert after == before
-    # and an interrupted prefill is continued
-    engine._context.clear()
-    engine._context.evaluate(engine.prompts.persona_tokens[:16], 1)
-    after, progress = say(engine, "What is justice?", sampling)
-    assert progress.cached_tokens == 16
-    assert after == before
-
-
-@pytest.mark.model
 def test_small_context_answers_beside_the_persona(engine_settings):
     small = load_engine(dataclasses.replace(engine_settings, context_tokens=512))
     small.prefill_persona(threading.Event(), Progress())
     pieces, _ = say(small, "Why?", GREEDY)
     assert pieces
-
-
-@pytest.mark.model
-def test_persona_is_read_alike_whatever_the_speed(engine_settings):
-    states = []
-    for seconds in (10.0, 1e-4):
-        loaded = load_engine(engine_settings)
-        loaded._batch.record(8, seconds)
-        loaded.prefill_persona(threading.Event(), Progress())
-        states.append(loaded._context.logits().copy())
-    # To the last bit, or the same seed would answer differently after a restart.
-    assert np.array_equal(*states)
 
 
 @pytest.mark.model
@@ -305,7 +274,7 @@ def test_tokenizer_agrees_with_itself(engine):
 def tiny(tmp_path):
     path = write_tiny_model(tmp_path / "tiny.bin")
     engine = load_engine(
-        EngineSettings(path, Persona("Be.", ()), "auto", 512, governor=GovernorSettings(1))
+        EngineSettings(path, Persona("Be.", ()), 512, governor=GovernorSettings(1))
     )
     engine.prefill_persona(threading.Event(), Progress())
     return engine
@@ -334,7 +303,7 @@ def test_legacy_user_cannot_forge_a_turn(tiny):
 
 def test_vocabulary_without_all_bytes_is_refused(tmp_path):
     path = write_tiny_model(tmp_path / "tiny.bin", bytes_left_out=2)
-    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, governor=GovernorSettings(1))
+    settings = EngineSettings(path, Persona("Be.", ()), 512, governor=GovernorSettings(1))
     with pytest.raises(ModelFileError, match="lacks 2 of 255 byte tokens"):
         load_engine(settings)
 
@@ -342,14 +311,6 @@ def test_vocabulary_without_all_bytes_is_refused(tmp_path):
 def test_tokenizer_of_another_model_is_refused(tmp_path, socrates):
     path = write_tiny_model(tmp_path / "tiny.bin")
     shutil.copy(socrates.parent / "tokenizer.json", tmp_path)
-    settings = EngineSettings(path, Persona("Be.", ()), "auto", 512, governor=GovernorSettings(1))
+    settings = EngineSettings(path, Persona("Be.", ()), 512, governor=GovernorSettings(1))
     with pytest.raises(ModelFileError, match="belongs to another model: it has token 49,151"):
         load_engine(settings)
-
-
-@pytest.mark.model
-def test_template_is_found_in_the_adapted_file(engine_settings, engine):
-    found = load_engine(dataclasses.replace(engine_settings, template="auto"))
-    assert found.write_prompt(Conversation("What is virtue?")) == engine.write_prompt(
-        Conversation("What is virtue?")
-    )

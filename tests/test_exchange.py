@@ -14,8 +14,6 @@ DATE = b"Thu, 26 Nov 2026 00:00:00 GMT"
 class FakeWire:
     """A connection that records what an exchange does to it."""
 
-    peer = "192.0.2.1"
-
     def __init__(self):
         self.sent = b""
         self.events = []
@@ -37,7 +35,8 @@ def exchange(request="GET / HTTP/1.1", keep_alive=True):
     parser = RequestParser(ParserLimits())
     parser.receive(f"{request}\r\nHost: here\r\n\r\n".encode())
     wire = FakeWire()
-    return wire, Exchange(wire, parser.read_head(), b"", DATE, keep_alive, lambda _, error: error)
+    head, client = parser.read_head(), "192.0.2.1"
+    return wire, Exchange(wire, head, b"", DATE, keep_alive, lambda _, error: error, client)
 
 
 def test_whole_response():

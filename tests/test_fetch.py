@@ -11,7 +11,7 @@ import pytest
 
 from server.model.fetch import __main__ as fetch
 from server.model.files import catalog
-from server.model.files.modelfile import inspect
+from server.model.files.inspection import inspect
 from tests.support.process import ROOT
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -104,7 +104,7 @@ def test_interrupted_adaptation_leaves_nothing(elsewhere, monkeypatch):
 def test_unknown_name_is_refused():
     result = run("gpt-5")
     assert result.returncode == 2
-    assert "invalid choice: 'gpt-5'" in result.stderr
+    assert "there is no model gpt-5: take socrates, smollm2," in result.stderr
 
 
 def test_disk_that_cannot_be_written_is_one_sentence(elsewhere):

@@ -5,12 +5,25 @@ from pathlib import Path
 import pytest
 
 from server.model.errors import ModelFileError
-from server.model.files import modelfile
 from server.model.files.footprint import available_memory, check_fits
+from server.model.files.inspection import inspect
 from server.model.files.modelfile import ModelFile
 from tests.support.tiny_model import TINY, write_tiny_model
 
-LLAMA_2_7B = ModelFile(Path("llama-2.bin"), 2_870_000_000, "llama", "", 4 * 32 * 4096)
+LLAMA_2_7B = ModelFile(
+    Path("llama-2.bin"),
+    size_bytes=2_870_000_000,
+    model_type="llama",
+    cache_bytes_per_token=4 * 32 * 4096,
+    trained_context=4096,
+    chat_template=None,
+    is_llama_2=True,
+    special={"<s>": 1, "</s>": 2},
+    control=frozenset({1, 2}),
+    bos="<s>",
+    eos="</s>",
+    adds_bos=True,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,11 +63,11 @@ def test_limit_of_the_cgroup_counts(monkeypatch):
 
 
 def test_cache_is_two_half_floats_a_layer_and_channel(tmp_path):
-    file = modelfile.inspect(write_tiny_model(tmp_path / "tiny.bin"))
+    file = inspect(write_tiny_model(tmp_path / "tiny.bin"))
     assert file.cache_bytes_per_token == 2 * 2 * TINY.layers * TINY.embedding
 
 
 @pytest.mark.model
 def test_grouped_heads_share_the_cache(socrates):
     # 30 layers, 576 channels, 9 heads of which 3 have keys and values
-    assert modelfile.inspect(socrates).cache_bytes_per_token == 2 * 2 * 30 * 192
+    assert inspect(socrates).cache_bytes_per_token == 2 * 2 * 30 * 192

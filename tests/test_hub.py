@@ -7,12 +7,20 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
+from gguf import GGUFValueType, TokenType
+from tokenizers import pre_tokenizers
 
+from server.model.job import Progress
 from server.model.loader import EngineSettings, load_engine
+from server.model.machine.governor import GovernorSettings
+from server.model.prompt.conversation import Conversation
 from server.model.prompt.persona import Persona
+from server.model.sampler import Sampling
 from tests.conftest import IN_CI
+from tests.support.gguf_model import tensors, write_gguf
 from tests.support.hub import Hub
 from tests.support.process import ROOT
 from tests.support.tiny_model import write_tiny_model
@@ -20,13 +28,16 @@ from tests.support.waiting import PATIENCE_S, wait_until
 
 NAME = "llama-2-7b-chat"
 REPOSITORY = "TheBloke/Llama-2-7B-Chat-GGML"
+STRING = GGUFValueType.STRING
 PORTION = 10 * 1024 * 1024  # what the client writes at a time
 FILE = "llama-2-7b-chat.ggmlv3.q2_K.bin"
 PROGRAM = (
-    "import pathlib, sys; from server.model.files import catalog; from server.model.fetch import __main__ as fetch; "
-    "catalog.MODELS_DIRECTORY = pathlib.Path(sys.argv[1]); "
-    f"sys.exit(fetch.main(['{NAME}']))"
+    "import pathlib, sys; from server.model.files import catalog; "
+    "from server.model.fetch import __main__ as fetch; "
+    "fetch.MODELS_DIRECTORY = catalog.MODELS_DIRECTORY = pathlib.Path(sys.argv[1]); "
+    "sys.exit(fetch.main([sys.argv[2]]))"
 )
+OF_THE_HUB = "hf:Owner/Repo-GGUF/tiny.gguf"
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +53,17 @@ def hub(content):
 
 
 @pytest.fixture
-def large_hub():
-    """A file of more than two portions. It is no model, but only loading would notice."""
-    with Hub(random.Random(1).randbytes(2 * PORTION + 100_000)) as hub:
+def large_hub(tmp_path_factory):
+    """A model of more than two portions: what follows its tensors means nothing."""
+    model = write_gguf(tmp_path_factory.mktemp("large") / "large.gguf").read_bytes()
+    with Hub(model + random.Random(1).randbytes(2 * PORTION)) as hub:
         yield hub
 
 
-def start(directory, hub, prefix=(), **environment):
+def start(directory, hub, prefix=(), name=NAME, **environment):
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(directory / "home")} | environment
     return subprocess.Popen(
-        [*prefix, sys.executable, "-c", PROGRAM, str(directory)],
+        [*prefix, sys.executable, "-c", PROGRAM, str(directory), name],
         cwd=ROOT,
         env={name: text for name, text in os.environ.items() if name != "HF_TOKEN"} | environment,
         stdout=subprocess.PIPE,
@@ -60,9 +72,9 @@ def start(directory, hub, prefix=(), **environment):
     )
 
 
-def fetch(directory, hub, prefix=(), **environment):
+def fetch(directory, hub, prefix=(), name=NAME, **environment):
     """Fetch the model; returns (exit status, stdout, last line on stderr)."""
-    process = start(directory, hub, prefix, **environment)
+    process = start(directory, hub, prefix, name, **environment)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in err
     return process.returncode, out, re.split(r"[\r\n]+", err.strip())[-1]
@@ -86,7 +98,68 @@ def test_model_comes_whole_and_answers(tmp_path, hub, content):
     assert model_in(tmp_path).read_bytes() == content
     assert files_in(tmp_path) == ["Notice", FILE]
     assert "LLAMA 2 Community License" in (tmp_path / NAME / "Notice").read_text()
-    load_engine(EngineSettings(model_in(tmp_path), Persona("Be.", ()), "auto", 512))
+    load_engine(EngineSettings(model_in(tmp_path), Persona("Be.", ()), 512))
+
+
+def answers(path):
+    engine = load_engine(EngineSettings(path, Persona("Be."), 256, governor=GovernorSettings(1)))
+    prompt = engine.write_prompt(Conversation("ab, ba? ab"))
+    sampling = Sampling(max_tokens=5, ignore_eos=True)
+    return list(engine.generate(prompt, sampling, threading.Event(), Progress()))
+
+
+def test_any_file_of_the_hub_comes_by_its_name(tmp_path):
+    content = write_gguf(tmp_path / "tiny.gguf").read_bytes()
+    with Hub(content) as hub:
+        status, out, _ = fetch(tmp_path, hub, name=OF_THE_HUB)
+    path = tmp_path / "hf" / "Owner" / "Repo-GGUF" / "tiny.gguf"
+    assert (status, out) == (0, f"{path}\n")
+    assert path.read_bytes() == content
+    assert answers(path)
+
+
+def write_smollm(path, pre="smollm"):
+    """SmolLM2's kind of file: GPT-2's vocabulary, and no output matrix."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters, "ab", "ba"]
+    kinds = [TokenType.CONTROL] * 3 + [TokenType.NORMAL] * (len(tokens) - 3)
+    prefix = "tokenizer.ggml."
+    weights = {"token_embd.weight": tensors()["token_embd.weight"][: len(tokens)]}
+    return write_gguf(
+        path,
+        {f"{prefix}model": ("gpt2", STRING), f"{prefix}pre": (pre, STRING)},
+        {
+            f"{prefix}tokens": (tokens, STRING),
+            f"{prefix}merges": (["a b", "b a"], STRING),
+            f"{prefix}token_type": ([int(kind) for kind in kinds], GGUFValueType.INT32),
+            f"{prefix}scores": None,
+        },
+        weights | {"output.weight": None},
+    )
+
+
+def test_a_file_of_the_family_is_adapted(tmp_path):
+    with Hub(write_smollm(tmp_path / "tiny.gguf").read_bytes()) as hub:
+        status, out, _ = fetch(tmp_path, hub, name=OF_THE_HUB)
+    path = tmp_path / "hf" / "Owner" / "Repo-GGUF" / "tiny.gguf"
+    assert (status, out) == (0, f"{path}\n")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["tiny.gguf", "tokenizer.json"]
+    assert answers(path)
+
+
+def test_a_file_that_no_server_could_use_is_refused_by_name_and_not_kept(tmp_path):
+    with Hub(write_smollm(tmp_path / "tiny.gguf", "llama-bpe").read_bytes()) as hub:
+        status, out, said = fetch(tmp_path, hub, name=OF_THE_HUB)
+    assert (status, out) == (1, "")
+    assert "its vocabulary is not SentencePiece" in said
+    assert said.endswith("What was fetched is deleted.")
+    assert list((tmp_path / "hf" / "Owner" / "Repo-GGUF").iterdir()) == []
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path, hub):
+    status, _, said = fetch(tmp_path, hub, name="smollm3")
+    assert status == 2
+    assert "there is no model smollm3: take socrates, smollm2," in said
 
 
 def test_second_time_asks_nobody(tmp_path, hub):
@@ -275,7 +348,7 @@ def test_disk_that_fills_up_meanwhile_is_reported(tmp_path, hub, content):
     shown = "shutil.disk_usage = lambda _: __import__('types').SimpleNamespace(free=1 << 40); "
     command = f"import shutil; {shown}{PROGRAM}"
     result = subprocess.run(
-        [*prefix, sys.executable, "-c", command, str(tmp_path)],
+        [*prefix, sys.executable, "-c", command, str(tmp_path), NAME],
         cwd=ROOT,
         env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": "/nonexistent"},
         capture_output=True,

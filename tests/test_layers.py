@@ -69,6 +69,8 @@ def imports_of(name):
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 yield full if full in MODULES else node.module
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+            yield ast.literal_eval(node.args[0])
 
 
 def ours(name):

@@ -36,16 +36,35 @@ def memory_kib(process):
 
 
 def test_2000_idle_connections_cost_under_20_mb(tiny_path, many_files):
-    with ServerProcess("--model", tiny_path, "--connections", "2100") as server:
+    with ServerProcess("--model", tiny_path, "--connections", "8000") as server:
         server.wait_until_ready()
         before = memory_kib(server.process)
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(server.connect()) for _ in range(2000)]
             for client in clients:  # each is served once, and then stays idle
-                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             for client in clients:
                 read_until(client, b"ok\n")
             assert memory_kib(server.process) - before < 20 * 1024
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HT", b"POST /prompt HTTP/1.1\r\nHost: localhost\r\n"]
+)
+@pytest.mark.parametrize("addresses", [1, 8])
+def test_places_full_of_idlers_still_have_one_for_a_newcomer(
+    tiny_path, many_files, sent, addresses
+):
+    """512 is the default; from one address a quarter of them stay, from eight all."""
+    with ServerProcess("--model", tiny_path) as server, contextlib.ExitStack() as stack:
+        server.wait_until_ready()
+        for number in range(512):
+            source = (f"127.0.2.{1 + number % addresses}", 0)
+            client = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S, source)
+            stack.enter_context(client).sendall(sent)
+        for _ in range(3):
+            assert server.ask("hello", "?max_tokens=1")[0] == 200
+        assert server.status()["connections"] == (129 if addresses == 1 else 512)
 
 
 def test_running_out_of_file_descriptors_neither_spins_nor_kills(tiny_path):
@@ -82,7 +101,7 @@ def answers(server):
 def test_vanished_peers_are_watched_for():
     """Read what the kernel will do from the accepted socket's own options."""
     with InProcessServer(FakeEngine(), vanished_timeout=12.0) as server, server.connect() as client:
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         read_until(client, b"ok\n")
         [connection] = server.server.state.connections
         accepted = connection._transport.get_extra_info("socket")

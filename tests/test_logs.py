@@ -14,7 +14,7 @@ from tests.support.process import InProcessServer
 from tests.support.waiting import wait_until
 from tests.support.wire import prompt_request, read_until
 
-RECORD = Record("GET", "/x", 200, 12, 0.0034, {"tokens": 5, "tokens_per_s": None})
+RECORD = Record("192.0.2.1", "GET", "/x", 200, 12, 0.0034, {"tokens": 5, "tokens_per_s": None})
 
 
 def write(log_format, *records):
@@ -32,7 +32,7 @@ def write(log_format, *records):
 def test_text():
     [line], _ = write("text", RECORD)
     assert line.endswith(
-        " INFO request method=GET path=/x status=200 bytes=12 ms=3.4 tokens=5 tokens_per_s=-"
+        " INFO request client=192.0.2.1 method=GET path=/x status=200 bytes=12 ms=3.4 tokens=5 tokens_per_s=-"
     )
 
 
@@ -41,7 +41,7 @@ def test_json():
     fields = json.loads(line)
     assert fields.pop("time").endswith("Z")
     assert fields == {
-        "level": "info", "message": "request", "method": "GET", "path": "/x", "status": 200,
+        "level": "info", "message": "request", "client": "192.0.2.1", "method": "GET", "path": "/x", "status": 200,
         "bytes": 12, "ms": 3.4, "tokens": 5, "tokens_per_s": None,
     }  # fmt: skip
 
@@ -72,6 +72,15 @@ def test_events_are_lines_too(log_format):
 SECRET = "whatissecret"
 
 
+@pytest.fixture
+def fresh_log_stream():
+    """Have the next server write to the stderr of its time."""
+    logs.log_stream.cache_clear()
+    yield
+    logs.log_stream.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_log_stream")
 def test_every_request_is_one_line_and_says_how_it_ended(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)

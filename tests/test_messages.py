@@ -52,8 +52,6 @@ BAD_TALKS = [
     ([message("user", [])], "messages[0].content must be a string, or a list of parts of type text."),
     ([message("user", [{"type": "image_url"}])], "messages[0].content must be a string, or a list of parts of type text."),
     ([message("user", "\ud800")], "messages[0].content is not valid Unicode."),
-    ([message("system", "x")], "messages must end with a message from the user."),
-    ([*QUESTION, message("assistant", "x")], "messages must end with a message from the user."),
 ]  # fmt: skip
 
 
@@ -64,20 +62,37 @@ def test_what_is_no_talk_is_refused(messages, sentence):
     assert str(refused.value) == sentence
 
 
+def test_an_assistants_last_message_is_continued():
+    request = {"messages": [*QUESTION, message("assistant", "It is")]}
+    assert read_conversation(request, 1000) == Conversation(QUESTION[-1]["content"], begun="It is")
+
+
+def test_a_system_text_alone_is_the_question():
+    request = {"messages": [message("system", "What is virtue?")]}
+    assert read_conversation(request, 1000) == Conversation("What is virtue?")
+
+
+def test_a_byte_order_mark_is_dropped():
+    assert read_object(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+
+
 @pytest.mark.parametrize(
     ("messages", "sentence"),
     [
         (
             [message("user", "é" * 500 + "x")],
-            "The question at the end of messages may have at most 1,000 bytes, not 1,001.",
+            "The prompt is too long for the model's context length: "
+            "the last message has 1,001 bytes, and there is room for 1,000.",
         ),
         (
             [message("user", "x" * 500), message("user", "x" * 500)],
-            "The question at the end of messages may have at most 1,000 bytes, not 1,001.",
+            "The prompt is too long for the model's context length: "
+            "the last message has 1,001 bytes, and there is room for 1,000.",
         ),
         (
             [message("system", "x" * 500), message("user", "a"), message("system", "x" * 499)],
-            "The system messages together may have at most 1,000 bytes, not 1,001.",
+            "The prompt is too long for the model's context length: "
+            "the system text has 1,001 bytes, and there is room for 1,000.",
         ),
     ],
 )
@@ -115,7 +130,12 @@ FIELDS = [
     ({"temperature": 2}, "temperature", 2.0),
     ({"top_p": 0.5}, "top_p", 0.5),
     ({"seed": 1}, "seed", 1),
-    ({"seed": -1}, "seed", 2**64 - 1),  # Python's generator treats -1 as 1
+    ({"seed": -1}, "seed", None),  # random
+    ({"seed": -2}, "seed", 2**64 - 2),  # Python's generator treats -2 as 2
+    ({"max_tokens": -1}, "max_tokens", 500),
+    ({"max_completion_tokens": -1, "max_tokens": 7}, "max_tokens", 500),
+    ({"n": 1, "logprobs": False, "tool_choice": "auto"}, "seed", None),
+    ({"response_format": {"type": "text"}, "tool_choice": "none"}, "seed", None),
     ({"stop": "x"}, "stop", ("x",)),
     ({"stop": ["x", "yz"]}, "stop", ("x", "yz")),
     ({"stop": None}, "stop", ()),
@@ -147,7 +167,12 @@ BAD_FIELDS = [
     ({"top_p": -0.1}, "top_p must be a number from 0 to 1."),
     ({"top_p": False}, "top_p must be a number from 0 to 1."),
     ({"seed": 2**63}, "seed must be a whole number from -9223372036854775808 to 9223372036854775807."),
-    ({"n": 2}, "n must be 1."),
+    ({"n": 2}, "n is not supported with this value."),
+    ({"logprobs": True}, "logprobs is not supported with this value."),
+    ({"tool_choice": "required"}, "tool_choice is not supported with this value."),
+    ({"tool_choice": {"type": "function"}}, "tool_choice is not supported with this value."),
+    ({"response_format": {"type": "json_object"}}, "response_format is not supported with this value."),
+    ({"response_format": {"type": "bogus"}}, "response_format is not supported with this value."),
     ({"stream": "yes"}, "stream must be true or false."),
     ({"stream_options": 1}, "stream_options must be an object."),
     ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage must be true or false."),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.kit.server import free_port
 from server.options import parse_networks
 from tests.conftest import require
 from tests.support.engine import FakeEngine
@@ -256,6 +257,23 @@ def test_drained_server_loses_nothing(own_farm):
     assert [status for status, _ in answers] == [200] * 24
 
 
+def test_what_haproxy_itself_answers_has_the_form_of_a_server(tmp_path):
+    require(find("haproxy"), "HAProxy")
+    nobody = [free_port() for _ in range(3)]
+    with haproxy(nobody) as (port, _, _):
+        for path, form in (("/prompt", "text/plain"), ("/v1/chat/completions", "application/json")):
+            with person(port, "127.0.0.1") as connection:
+                connection.request("POST", path, STORY, {"Origin": "https://app.example"})
+                response = connection.getresponse()
+                body = response.read().decode()
+            assert response.status == 503
+            assert response.headers["Content-Type"] == form
+            assert response.headers["Access-Control-Allow-Origin"] == "*"
+            sentence = "No server is free; try again soon."
+            found = json.loads(body)["error"]["message"] if "json" in form else body.strip()
+            assert found == sentence
+
+
 # -- nginx and Caddy --------------------------------------------------------------------------
 
 
@@ -293,12 +311,13 @@ def test_proxy_passes_a_cancel_on(behind_proxy):
 
 def test_proxy_tells_who_asks_whatever_the_client_claims(behind_proxy):
     server, port = behind_proxy
+    records = []
+    server.server.state.on_request = records.append
     with person(port, "127.0.5.6") as connection:
         connection.request("POST", "/prompt", "1 word", {"X-Forwarded-For": "192.0.2.9"})
-        [job] = wait_until(lambda: list(server.server.worker._jobs))
-        assert job.client == "127.0.5.6"
         server.engine.allow(2)
         assert connection.getresponse().read() == b"word0 "
+    wait_until(lambda: ("/prompt", "127.0.5.6") in {(each.path, each.client) for each in records})
 
 
 def test_deploy_readme_quotes_the_caddyfile():

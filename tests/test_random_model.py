@@ -18,9 +18,7 @@ def test_random_model_runs(tmp_path, matrices, output):
     path = tmp_path / "random.bin"
     write_model(path, SMALL, matrices, output, byte_vocabulary(SMALL.vocabulary))
     persona = load_persona(find_persona("socrates"))
-    engine = load_engine(
-        EngineSettings(path, persona, "llama-2", 2048, governor=GovernorSettings(1))
-    )
+    engine = load_engine(EngineSettings(path, persona, 2048, governor=GovernorSettings(1)))
     assert engine.prefill(list(range(3, 30)), threading.Event(), Progress())
     logits = engine._context.logits()
     assert len(logits) == SMALL.vocabulary

@@ -107,7 +107,8 @@ def test_json_has_a_limit_of_its_own(server):
     status, _, body = server.ask(json.dumps({"messages": long}), headers=header)
     assert status == 413
     assert (
-        body == b"The question at the end of messages may have at most 16,384 bytes, not 16,385.\n"
+        body == b"The prompt is too long for the model's context length: "
+        b"the last message has 16,385 bytes, and there is room for 16,384.\n"
     )
 
 
@@ -115,7 +116,7 @@ def test_json_has_a_limit_of_its_own(server):
     "query",
     [
         "?max_tokens=0",
-        "?max_tokens=-1",
+        "?max_tokens=-2",
         "?max_tokens=x",
         "?max_tokens=",
         "?max_tokens=1&max_tokens=2",
@@ -260,6 +261,18 @@ def test_status_is_json(server):
     assert (status_shown["busy"], status_shown["waiting"]) == (False, 0)
 
 
+def test_status_shows_nothing_of_the_prompts_of_others():
+    engine = FakeEngine(gated=True)
+    with InProcessServer(engine) as server, server.connect() as client:
+        client.sendall(prompt_request("3 words"))
+        engine.allow(2)
+        wait_until(lambda: (server.status()["current"] or {}).get("stage") == "decode")
+        assert set(server.status()["current"]) == {"stage", "tokens"}
+        engine.allow(10)
+        last = wait_until(lambda: server.status()["last"])
+        assert set(last) == {"finish", "stage", "tokens", "queue_ms", "decode_ms"}
+
+
 def test_loading_is_reported_and_prompts_wait():
     engine, gate = FakeEngine(), threading.Event()
 
@@ -380,13 +393,13 @@ def test_preconditions_hold_everywhere(server, method, path, condition, status):
 def test_keep_alive_serves_many_requests(server):
     with server.connect() as client:
         for _ in range(3):
-            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert read_until(client, b"ok\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_refused_upload_still_gets_its_answer(server):
     """Send a large body that nobody reads: the answer must not be lost to a reset."""
     with server.connect() as client:
-        head = b"POST /prompt HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n"
+        head = b"POST /prompt HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n"
         client.sendall(head + b"x" * 300_000)
         assert parse_response(read_all(client))[0] == 413

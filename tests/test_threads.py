@@ -97,6 +97,23 @@ def test_answer_is_as_fast_as_by_the_best_fixed_count(worlds, world, is_telling)
     assert sum(ratios) / len(ratios) >= 0.9
 
 
+# Seconds a token on machines of many CPUs: the work is divided until memory is the limit, and every
+# thread more costs at the barriers.
+@pytest.mark.parametrize("barrier_us", [20, 50, 100])
+@pytest.mark.parametrize("cpus", [8, 12, 16, 32, 64])
+@pytest.mark.parametrize(("work_ms", "least_ms"), [(13.5, 1.8), (300, 60)], ids=["135M", "7B"])
+def test_many_cpus_are_not_all_taken(cpus, work_ms, least_ms, barrier_us):
+    costs = {
+        n: max(work_ms / n, least_ms) / 1000 + barrier_us * n / 1e6 for n in range(1, cpus + 1)
+    }
+    ratios = []
+    for seed in range(10):
+        machine = Machine({"idle": costs}, "idle", seed=seed)
+        machine.speak(100)
+        ratios.append(machine.fixed(200) / machine.speak(200))
+    assert sum(ratios) / len(ratios) >= 0.8
+
+
 CHANGES = [
     (worlds, old, new)
     for worlds in (TWO_CORES, FOUR_CORES)

@@ -15,7 +15,7 @@ SERVER_IP, CLIENT_IP = "10.213.7.1", "10.213.7.2"
 CLIENT = f"""
 import socket, sys
 client = socket.create_connection(({SERVER_IP!r}, int(sys.argv[1])))
-client.sendall(b"POST /prompt HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: 8\\r\\n\\r\\n50 words")
+client.sendall(b"POST /prompt HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 8\\r\\n\\r\\n50 words")
 client.recv(65536)
 print("heard", flush=True)
 sys.stdin.read()
@@ -50,7 +50,7 @@ def test_vanished_client_frees_the_model():
     engine = FakeEngine(gated=True)
     with (
         cable() as (namespace, cut),
-        InProcessServer(engine, host=SERVER_IP, vanished_timeout=1.0) as server,
+        InProcessServer(engine, host=(SERVER_IP,), vanished_timeout=1.0) as server,
     ):
         client = ["ip", "netns", "exec", namespace, sys.executable, "-c", CLIENT, str(server.port)]
         pipe = subprocess.PIPE

@@ -49,7 +49,7 @@ def post(address: Address, target: str, text: str, kind: str = "text/plain") -> 
     """
     body = text.encode()
     head = (
-        f"POST {target} HTTP/1.1\r\nHost: bench\r\nTE: trailers\r\nConnection: close\r\n"
+        f"POST {target} HTTP/1.1\r\nHost: localhost\r\nTE: trailers\r\nConnection: close\r\n"
         f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     try:

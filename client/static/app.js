@@ -1,19 +1,24 @@
 // The page: joins its parts, and owns the one answer that may be under way.
 
-import { addAnswer, addQuestion, dropRetries } from "./bubbles.js";
+import { addAnswer, addQuestion, dropActions, dropAll, dropLast, toText } from "./bubbles.js";
 import { Conversation } from "./conversation.js";
 import { describeExcess, grow, read } from "./input.js";
 import { Reconnector } from "./reconnect.js";
 import { SentenceSplitter } from "./sentences.js";
 import { Speaker } from "./speech.js";
-import { recall, remember } from "./storage.js";
+import { keep, kept, recall, remember } from "./storage.js";
 import { ask, Refusal } from "./stream.js";
 import { addToggle } from "./toggle.js";
 import { Waiting } from "./waiting.js";
 
 const KEY = "key"; // the name under which the server's key is remembered
+const TALK = "talk"; // and the conversation
+const DROPPED = "dropped"; // why an answer is stopped: nothing of it is to be kept
 const UNAUTHORIZED = 401;
 
+const welcome = find("welcome", HTMLElement);
+const newTalk = find("new-talk", HTMLElement);
+const save = find("save", HTMLElement);
 const chat = find("chat", HTMLElement);
 const form = find("form", HTMLFormElement);
 const input = find("prompt", HTMLTextAreaElement);
@@ -37,6 +42,8 @@ const reconnector = new Reconnector(fetchHere, {
 const notices = { lost: "", complaint: "" }; // `lost` takes precedence
 /** @type {AbortController | null} */
 let running = null; // aborts the answer under way
+let isLastKept = false; // whether the last turn is in `conversation`
+const lastTalk = kept(TALK); // before the toggle of memory, which keeps the present one
 /** @type {(() => void) | null} */
 let retryWithKey = null; // repeats the question that was refused for lack of a key
 
@@ -55,15 +62,18 @@ input.addEventListener("input", () => {
   notify({ complaint: describeExcess(read(input)) });
 });
 
+// A phone's keyboard has no Shift+Enter: there Enter breaks the line, and the button sends.
+const hasKeyboard = matchMedia("(hover: hover)").matches;
+input.enterKeyHint = hasKeyboard ? "send" : "enter";
 input.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+  if (event.key === "Enter" && !event.shiftKey && !isComposing(event) && hasKeyboard) {
     event.preventDefault();
     form.requestSubmit();
   }
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || event.isComposing) return;
+  if (event.key !== "Escape" || isComposing(event)) return;
   running?.abort();
   speaker.stop(); // speech ends later than the text
 });
@@ -84,7 +94,11 @@ addToggle(find("mute", HTMLElement), false, (isOn) => {
 });
 addToggle(find("memory", HTMLElement), true, (isOn) => {
   conversation.isKept = isOn;
+  keepTalk();
 });
+newTalk.addEventListener("click", beginNewTalk);
+save.addEventListener("click", saveTalk);
+restoreTalk();
 
 keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -102,12 +116,100 @@ window.addEventListener("offline", () => reconnector.lose());
 
 reconnector.check();
 
+/**
+ * Whether an input method is at work; Safari says so by the key code alone when Enter commits.
+ *
+ * @param {KeyboardEvent} event
+ */
+function isComposing(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
 /** @param {string} prompt */
 function begin(prompt) {
-  document.getElementById("welcome")?.remove();
-  dropRetries(chat); // otherwise a retried old question would be answered below the new one
-  addQuestion(chat, prompt);
+  showTalk(true);
+  dropActions(chat); // otherwise an old question would be answered below the new one
+  addQuestion(chat, prompt, () => edit(prompt));
   answer(prompt);
+}
+
+/**
+ * Ask the last question once more: the server draws anew.
+ *
+ * @param {string} prompt
+ * @param {import("./bubbles.js").Answer} bubble what was answered
+ */
+function askAgain(prompt, bubble) {
+  if (running) return;
+  bubble.remove();
+  cutTalk();
+  answer(prompt);
+}
+
+/** @param {string} prompt the last question, to be put otherwise */
+function edit(prompt) {
+  running?.abort(DROPPED);
+  speaker.stop();
+  dropLast(chat);
+  cutTalk();
+  input.value = prompt;
+  grow(input);
+  input.focus();
+}
+
+/** @param {boolean} isOne whether there is a talk; without one the page welcomes */
+function showTalk(isOne) {
+  welcome.hidden = isOne;
+  newTalk.hidden = save.hidden = !isOne;
+}
+
+function beginNewTalk() {
+  running?.abort(DROPPED);
+  speaker.stop();
+  conversation.clear();
+  keepTalk();
+  dropAll(chat);
+  showTalk(false);
+  input.focus();
+}
+
+function saveTalk() {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([toText(chat)], { type: "text/plain" }));
+  link.download = "socrates.txt";
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+// After the toggle of memory, which decides whether there is anything to restore.
+function restoreTalk() {
+  conversation.restore(lastTalk);
+  keepTalk();
+  for (const { question, answer } of conversation.turns) {
+    showTalk(true);
+    dropActions(chat);
+    addQuestion(chat, question, () => edit(question));
+    const bubble = addAnswer(chat);
+    bubble.append(answer);
+    bubble.end("", () => askAgain(question, bubble));
+    isLastKept = true;
+  }
+}
+
+/** @param {string} question @param {string} answer */
+function addToTalk(question, answer) {
+  isLastKept = conversation.add(question, answer);
+  keepTalk();
+}
+
+function cutTalk() {
+  if (isLastKept) conversation.cut();
+  isLastKept = false;
+  keepTalk();
+}
+
+function keepTalk() {
+  keep(TALK, conversation.save());
 }
 
 /**
@@ -116,18 +218,25 @@ function begin(prompt) {
  * @param {string} prompt
  */
 async function answer(prompt) {
-  speaker.stop();
-  speaker.prime();
   const bubble = addAnswer(chat);
-  const sentences = new SentenceSplitter();
   running = new AbortController();
   const { signal } = running;
   const waiting = new Waiting(
     (url) => fetchHere(url, { signal }),
     (words) => bubble.wait(words),
   );
+  const again = () => askAgain(prompt, bubble);
+  isLastKept = false;
   setBusy(true);
+  announcer.textContent = "Socrates is thinking.";
   try {
+    speaker.stop();
+    speaker.prime();
+    const sentences = new SentenceSplitter();
+    const say = (/** @type {string} */ sentence) => {
+      speaker.say(sentence);
+      announcer.textContent = sentence;
+    };
     await waiting.begin();
     await ask(conversation.request(prompt), {
       fetch: fetchHere,
@@ -136,18 +245,17 @@ async function answer(prompt) {
       onText(text) {
         waiting.end();
         bubble.append(text);
-        for (const sentence of sentences.push(text)) speaker.say(sentence);
+        sentences.push(text).forEach(say);
       },
     });
     waiting.end();
-    for (const sentence of sentences.end()) speaker.say(sentence);
-    bubble.end(bubble.text ? "" : "Socrates said nothing.");
-    conversation.add(prompt, bubble.text);
+    sentences.end().forEach(say);
+    addToTalk(prompt, bubble.text);
+    bubble.end(bubble.text ? "" : "Socrates said nothing.", again);
   } catch (error) {
     waiting.end();
-    explain(error, signal, bubble, prompt);
+    explain(error, signal, bubble, prompt, again);
   } finally {
-    announcer.textContent = bubble.text; // once and whole, for screen readers
     running = null;
     setBusy(false);
   }
@@ -158,24 +266,21 @@ async function answer(prompt) {
  * @param {AbortSignal} signal
  * @param {import("./bubbles.js").Answer} bubble
  * @param {string} prompt
+ * @param {() => void} again
  */
-function explain(error, signal, bubble, prompt) {
+function explain(error, signal, bubble, prompt, again) {
+  if (signal.reason === DROPPED) return;
   if (signal.aborted) {
     speaker.stop();
-    bubble.end("Stopped.");
-    conversation.add(prompt, bubble.text); // the user has seen it; a broken answer is retried
+    bubble.end("Stopped.", again);
+    addToTalk(prompt, bubble.text); // the visitor has seen it; a broken answer is asked again
     return;
   }
-  const retry = () => {
-    if (running) return;
-    bubble.remove();
-    answer(prompt);
-  };
   if (error instanceof Refusal) {
-    bubble.end(error.message, retry);
-    if (error.status === UNAUTHORIZED) askForKey(retry);
+    bubble.end(error.message, again);
+    if (error.status === UNAUTHORIZED) askForKey(again);
   } else {
-    bubble.end(bubble.text ? "The answer broke off here." : "The connection was lost.", retry);
+    bubble.end(bubble.text ? "The answer broke off here." : "The connection was lost.", again);
     reconnector.check();
   }
 }
@@ -186,7 +291,7 @@ function setBusy(isBusy) {
   send.hidden = isBusy;
   stop.hidden = !isBusy;
   // Not on a phone, where focus brings up a keyboard over what was just said.
-  if (!isBusy && isFocusFree && matchMedia("(hover: hover)").matches) input.focus();
+  if (!isBusy && isFocusFree && hasKeyboard) input.focus({ preventScroll: true });
 }
 
 /** @param {() => void} retry */

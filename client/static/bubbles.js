@@ -1,12 +1,18 @@
 // The bubbles of the conversation. Everything said is inserted as text, never as markup.
 
 const NEAR_END_PX = 40;
-const RETRY = "retry";
+const LAST = "last"; // a button that only the last question or answer has
 
-/** @param {HTMLElement} chat @param {string} text */
-export function addQuestion(chat, text) {
-  chat.append(make("p", "bubble you", text));
-  chat.scrollTop = chat.scrollHeight;
+/**
+ * @param {HTMLElement} chat
+ * @param {string} text
+ * @param {() => void} onEdit called when the visitor wants to put it otherwise
+ */
+export function addQuestion(chat, text, onEdit) {
+  const question = make("article", "bubble you");
+  question.append(make("p", "text", text), button("Edit", onEdit, LAST));
+  chat.append(question);
+  toEnd(chat);
 }
 
 /** @param {HTMLElement} chat @returns {Answer} an empty answer at the end of `chat` */
@@ -14,9 +20,31 @@ export function addAnswer(chat) {
   return new Answer(chat);
 }
 
-/** Remove the Retry buttons of failed questions. @param {HTMLElement} chat */
-export function dropRetries(chat) {
-  for (const button of chat.querySelectorAll(`.${RETRY}`)) button.remove();
+/** Only the last question can be changed or asked again. @param {HTMLElement} chat */
+export function dropActions(chat) {
+  for (const button of chat.querySelectorAll(`.${LAST}`)) button.remove();
+}
+
+/** Remove the last question and its answer. @param {HTMLElement} chat */
+export function dropLast(chat) {
+  const question = [...chat.querySelectorAll(".you")].at(-1);
+  while (question?.nextElementSibling) question.nextElementSibling.remove();
+  question?.remove();
+}
+
+/** @param {HTMLElement} chat */
+export function dropAll(chat) {
+  for (const bubble of chat.querySelectorAll(".bubble")) bubble.remove();
+}
+
+/** @param {HTMLElement} chat @returns {string} all that was said, for a file */
+export function toText(chat) {
+  return [...chat.querySelectorAll(".bubble")]
+    .map((bubble) => {
+      const name = bubble.classList.contains("you") ? "You" : "Socrates";
+      return `${name}: ${bubble.querySelector(".text")?.textContent?.trim() ?? ""}\n`;
+    })
+    .join("\n");
 }
 
 /** One answer: its text as it arrives, and then how it ended. */
@@ -32,7 +60,7 @@ export class Answer {
     this.#bubble.setAttribute("aria-busy", "true");
     this.#bubble.append(this.#text, this.#foot);
     chat.append(this.#bubble);
-    chat.scrollTop = chat.scrollHeight;
+    toEnd(chat);
   }
 
   get text() {
@@ -50,31 +78,31 @@ export class Answer {
   }
 
   /**
-   * Mark the answer as ended: say how, unless it is complete, and offer `retry` if it may help.
+   * Mark the answer as ended: say how, unless it is complete, and offer to ask `again`.
    *
    * @param {string} words
-   * @param {() => void} [retry]
+   * @param {() => void} [again]
    */
-  end(words, retry) {
-    this.#follow(() => this.#showEnd(words, retry));
+  end(words, again) {
+    this.#follow(() => this.#showEnd(words, again));
   }
 
   // Scrolls with a change only while the reader is at the end.
   /** @param {() => void} change */
   #follow(change) {
-    const { scrollHeight, scrollTop, clientHeight } = this.#chat;
+    const { scrollHeight, scrollTop, clientHeight } = scroller(this.#chat);
     const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
     change();
-    if (isAtEnd) this.#chat.scrollTop = this.#chat.scrollHeight;
+    if (isAtEnd) toEnd(this.#chat);
   }
 
-  /** @param {string} words @param {(() => void) | undefined} retry */
-  #showEnd(words, retry) {
+  /** @param {string} words @param {(() => void) | undefined} again */
+  #showEnd(words, again) {
     this.#bubble.setAttribute("aria-busy", "false");
     this.#foot.textContent = words;
     if (!this.text) this.#text.remove();
     if (this.text) this.#foot.append(button("Copy", (self) => this.#copy(self)));
-    if (retry) this.#foot.append(button("Retry", retry, RETRY));
+    if (again) this.#foot.append(button(words ? "Retry" : "Again", again, LAST));
     if (words) this.#foot.setAttribute("role", "status");
   }
 
@@ -96,6 +124,22 @@ export class Answer {
 }
 
 /**
+ * What scrolls: the conversation, or on short screens the whole page (style.css).
+ *
+ * @param {HTMLElement} chat
+ */
+function scroller(chat) {
+  const isOwn = getComputedStyle(chat).overflowY !== "visible";
+  return isOwn ? chat : (document.scrollingElement ?? chat);
+}
+
+/** @param {HTMLElement} chat */
+function toEnd(chat) {
+  const element = scroller(chat);
+  element.scrollTop = element.scrollHeight;
+}
+
+/**
  * @param {keyof HTMLElementTagNameMap} tag
  * @param {string} className
  */
@@ -103,6 +147,7 @@ function make(tag, className, text = "") {
   const element = document.createElement(tag);
   element.className = className;
   element.textContent = text;
+  element.dir = "auto";
   return element;
 }
 

@@ -24,11 +24,51 @@ export class Conversation {
     if (!isKept) this.#turns = [];
   }
 
-  /** @param {string} question @param {string} answer */
+  /** @returns {readonly Turn[]} the oldest first */
+  get turns() {
+    return this.#turns;
+  }
+
+  /**
+   * @param {string} question
+   * @param {string} answer
+   * @returns {boolean} whether the turn is kept
+   */
   add(question, answer) {
-    if (!this.#isKept || !answer.trim()) return;
+    if (!this.#isKept || !answer.trim()) return false;
     this.#turns.push({ question, answer: answer.trim() });
     this.#forget();
+    return true;
+  }
+
+  /** Forget the last turn, to ask again. */
+  cut() {
+    this.#turns.pop();
+  }
+
+  /** Forget everything. */
+  clear() {
+    this.#turns = [];
+  }
+
+  /** @returns {string | null} for `restore`; null if there is nothing to keep */
+  save() {
+    return this.#turns.length ? JSON.stringify(this.#turns) : null;
+  }
+
+  /**
+   * Go on with what `save` returned, if it is whole and memory is on.
+   *
+   * @param {string | null} saved
+   */
+  restore(saved) {
+    try {
+      for (const { question, answer } of JSON.parse(saved ?? "[]")) {
+        if (typeof question === "string" && typeof answer === "string") this.add(question, answer);
+      }
+    } catch {
+      this.clear();
+    }
   }
 
   /**

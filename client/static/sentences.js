@@ -8,7 +8,7 @@ const MOST_LETTERS = 160;
 /** Collects text and returns each sentence once the next one has begun. */
 export class SentenceSplitter {
   #remaining = "";
-  #segmenter = new Intl.Segmenter("en", { granularity: "sentence" });
+  #segment = segmenter();
 
   /**
    * @param {string} text the next piece
@@ -32,7 +32,7 @@ export class SentenceSplitter {
   #split() {
     /** @type {string[]} */
     const sentences = [];
-    for (const { segment } of this.#segmenter.segment(this.#remaining)) {
+    for (const segment of this.#segment(this.#remaining)) {
       const last = sentences.at(-1);
       if (last !== undefined && ABBREVIATION.test(last)) {
         sentences[sentences.length - 1] = last + segment;
@@ -42,6 +42,18 @@ export class SentenceSplitter {
     }
     return sentences;
   }
+}
+
+/**
+ * Firefox has Intl.Segmenter since 125, and only the voice needs sentences: a regular expression
+ * will do elsewhere.
+ *
+ * @returns {(text: string) => Iterable<string>}
+ */
+function segmenter() {
+  if (!globalThis.Intl?.Segmenter) return (text) => text.match(/[^.!?…]+[.!?…]*["'”’)]*\s*/g) ?? [];
+  const found = new Intl.Segmenter("en", { granularity: "sentence" });
+  return (text) => Array.from(found.segment(text), ({ segment }) => segment);
 }
 
 /**

@@ -30,7 +30,7 @@ export class Speaker {
 
   /** Unlock speech. Call it within a tap or key press: iOS lets a page speak only then. */
   prime() {
-    this.#speak("");
+    this.#speak(" "); // an empty one never ends in some WebKits, and what follows is not spoken
   }
 
   /** @param {string} sentence */

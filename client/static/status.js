@@ -17,7 +17,7 @@
  */
 export async function readStatus(fetch) {
   try {
-    return await (await fetch("/status")).json();
+    return await (await fetch("status")).json();
   } catch {
     return null;
   }

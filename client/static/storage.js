@@ -1,18 +1,50 @@
-// What the browser remembers of this page's settings.
+// What the browser keeps for this page: settings for good, the conversation for this tab.
 
 /** @param {string} name @param {string} value */
 export function remember(name, value) {
-  try {
-    localStorage.setItem(name, value);
-  } catch {
-    // Denied by the browser's settings: the value is not remembered.
-  }
+  write(() => localStorage, name, value);
 }
 
 /** @param {string} name @returns {string | null} */
 export function recall(name) {
+  return read(() => localStorage, name);
+}
+
+/**
+ * Keep for a reload, and for a phone that drops the tab meanwhile.
+ *
+ * @param {string} name
+ * @param {string | null} value null keeps nothing
+ */
+export function keep(name, value) {
+  write(() => sessionStorage, name, value);
+}
+
+/** @param {string} name @returns {string | null} */
+export function kept(name) {
+  return read(() => sessionStorage, name);
+}
+
+/**
+ * The settings of a browser may deny even the object: then nothing is kept.
+ *
+ * @param {() => Storage} storage
+ * @param {string} name
+ * @param {string | null} value
+ */
+function write(storage, name, value) {
   try {
-    return localStorage.getItem(name);
+    if (value === null) storage().removeItem(name);
+    else storage().setItem(name, value);
+  } catch {
+    // denied, or full
+  }
+}
+
+/** @param {() => Storage} storage @param {string} name */
+function read(storage, name) {
+  try {
+    return storage().getItem(name);
   } catch {
     return null;
   }

@@ -31,7 +31,7 @@ export async function ask({ type, body }, { fetch, key, signal, onText }) {
     /** @type {Record<string, string>} */
     const headers = { "Content-Type": type };
     if (key) headers.Authorization = `Bearer ${key}`;
-    const response = await fetch("/prompt", { method: "POST", headers, body, signal });
+    const response = await fetch("prompt", { method: "POST", headers, body, signal });
     if (!response.ok) {
       const sentence = (await response.text()).trim();
       throw new Refusal(sentence || `The server answered ${response.status}.`, response.status);

@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.api.messages import BadField, ChatLimits, read_chat_request
+from server.api.messages import BadField, ChatLimits, ContextExceeded, read_chat_request
 from server.api.reply import Replies
-from server.http.errors import HttpError
+from server.http.errors import HttpError, NotFound
 from server.http.exchange import (
     FRESH_HEADERS,
     JSON_HEADERS,
@@ -31,7 +31,15 @@ _EVENT_HEADERS: tuple[Header, ...] = (
     *STREAM_HEADERS,
 )
 _END_OF_EVENTS = b"data: [DONE]\n\n"
-_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+# By status: type and code, as OpenAI's API has them (its reference, "Error codes").
+_KINDS = {
+    401: ("invalid_request_error", "invalid_api_key"),
+    403: ("invalid_request_error", "origin_not_allowed"),
+    404: ("invalid_request_error", "unknown_url"),
+    413: ("invalid_request_error", "string_above_max_length"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+    503: ("server_error", "server_overloaded"),
+}
 
 
 class ApiError(HttpError):
@@ -42,19 +50,33 @@ class ApiError(HttpError):
     def __init__(self, error: HttpError) -> None:
         super().__init__(str(error), error.headers)
         self.status = error.status
-        self._field = error.field if isinstance(error, BadField) else None
+        kind = "server_error" if error.status >= 500 else "invalid_request_error"
+        self._type: str
+        self._code: str | None
+        self._type, self._code = _KINDS.get(error.status, (kind, None))
+        self._field: str | None = None
+        if isinstance(error, BadField):
+            self._field, self._code = error.field, error.code
+        elif isinstance(error, ContextExceeded):
+            self.status = 400  # as that API has it; of itself it is a 413
+            self._field, self._code = "messages", "context_length_exceeded"
+        elif isinstance(error, NoModel):
+            self._field, self._code = "model", "model_not_found"
 
     @property
     def body(self) -> bytes:
         """See `HttpError`."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
         error = {
             "message": str(self),
-            "type": _TYPES.get(self.status, kind),
+            "type": self._type,
             "param": self._field,
-            "code": None,
+            "code": self._code,
         }
         return _encode({"error": error}) + b"\n"
+
+
+class NoModel(NotFound):
+    """There is one model, and this is not its name."""
 
 
 class Completions:
@@ -117,6 +139,7 @@ class _Whole:
 
     headers: Sequence[Header] = JSON_HEADERS
     is_streamed = False
+    sign_of_life = b""
 
     def __init__(self, model_name: str) -> None:
         self._frame = _frame("chat.completion", model_name)
@@ -137,6 +160,9 @@ class _Whole:
         answer = {**self._frame, "choices": [choice], "usage": _usage(outcome)}
         return _encode(answer) + b"\n"
 
+    def failure(self, error: HttpError) -> bytes:
+        return b""
+
     def trailers(self, outcome: Outcome) -> Sequence[Header]:
         return ()
 
@@ -146,6 +172,7 @@ class _Events:
 
     headers: Sequence[Header] = _EVENT_HEADERS
     is_streamed = True
+    sign_of_life = b": waiting\n\n"  # a comment, which readers of events skip
 
     def __init__(self, model_name: str, includes_usage: bool) -> None:
         self._frame = _frame("chat.completion.chunk", model_name)
@@ -162,6 +189,10 @@ class _Events:
         if self._includes_usage:
             events += self._event({"choices": [], "usage": _usage(outcome)})
         return events + _END_OF_EVENTS
+
+    # The API's clients raise an error for such an event.
+    def failure(self, error: HttpError) -> bytes:
+        return b"data: " + ApiError(error).body.strip() + b"\n\n"
 
     def trailers(self, outcome: Outcome) -> Sequence[Header]:
         return ()
@@ -197,5 +228,10 @@ def _usage(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+# Readers of lines that follow Unicode, as Python's `splitlines` does, would end an event at these.
+_LINE_ENDS = str.maketrans({char: f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"})
+
+
 def _encode(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.translate(_LINE_ENDS).encode()

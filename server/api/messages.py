@@ -7,7 +7,7 @@ fields of a wrong type or out of range are refused by name.
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,31 @@ from server.model.prompt.conversation import Conversation, Turn
 from server.model.sampler import Sampling
 
 _LARGEST = 2**63 - 1
-TOKENS = Whole(1, _LARGEST)  # values above the server's own limit mean that limit
-SEED = Whole(0, _LARGEST)
-_ANY_SEED = Whole(-_LARGEST - 1, _LARGEST)
+_NO_LIMIT, _RANDOM_SEED = -1, -1
+
+
+class _Limit(Whole):
+    """A limit; -1 is none, as everywhere in the field."""
+
+    def check(self, value: object) -> int:
+        """See `Bounds`."""
+        is_none = value == _NO_LIMIT and isinstance(value, int)
+        return _NO_LIMIT if is_none else super().check(value)
+
+
+TOKENS = _Limit(1, _LARGEST)  # values above the server's own limit mean that limit
+SEED = Whole(-_LARGEST - 1, _LARGEST)  # -1 is a random one, as everywhere in the field
 _SHARE = Real(0, 1)
-_ONE = Whole(1, 1)
+# What would change the answer's form, on which a client relies; everything else that this server
+# does not know is ignored. Absent and null are the same.
+_UNSUPPORTED: dict[str, Callable[[Any], bool]] = {
+    "n": lambda value: value not in (None, 1),
+    "logprobs": lambda value: value not in (None, False),
+    "response_format": lambda value: value is not None and value != {"type": "text"},
+    "tool_choice": lambda value: value not in (None, "auto", "none"),
+    "function_call": lambda value: value not in (None, "auto", "none"),
+    "modalities": lambda value: value not in (None, ["text"]),
+}
 _SEEDS = 2**64
 _MOST_STOPS = 4
 _MOST_STOP_LETTERS = 256
@@ -31,12 +51,17 @@ _SILENCE = "..."  # what a visitor "said" before an assistant's first message
 Object = Mapping[str, Any]
 
 
-class BadField(BadRequest):
-    """One field is wrong; `field` names it."""
+class ContextExceeded(ContentTooLarge):
+    """What was said is longer than the context."""
 
-    def __init__(self, field: str, sentence: str) -> None:
+
+class BadField(BadRequest):
+    """One field is wrong; `field` names it, `code` says how, in the API's words."""
+
+    def __init__(self, field: str, sentence: str, code: str = "invalid_value") -> None:
         super().__init__(f"{field} {sentence}.")
         self.field = field
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +74,23 @@ class ChatLimits:
 
     def sampling(
         self,
-        max_tokens: int | None,
-        temperature: float | None,
-        seed: int | None,
-        ignore_eos: bool,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        ignore_eos: bool = False,
         top_p: float | None = None,
         stop: tuple[str, ...] = (),
     ) -> Sampling:
         """The sampling to use: as asked for, within the limits; None stands for the default."""
         default = Sampling(self.max_tokens)
+        if max_tokens is None or max_tokens == _NO_LIMIT:
+            max_tokens = self.max_tokens
         return Sampling(
-            max_tokens=min(max_tokens or self.max_tokens, self.max_tokens),
+            max_tokens=min(max_tokens, self.max_tokens),
             temperature=self.temperature if temperature is None else temperature,
             top_p=default.top_p if top_p is None else top_p,
-            seed=seed,
+            # Python's generator treats -2 like 2.
+            seed=None if seed in (None, _RANDOM_SEED) else seed % _SEEDS,
             ignore_eos=ignore_eos,
             stop=stop,
         )
@@ -78,6 +106,15 @@ class ChatRequest:
     includes_usage: bool
 
 
+def decode(body: bytes) -> str:
+    """The text of `body`, in UTF-8; a byte order mark before it is dropped (RFC 8259, 8.1).
+
+    Raises:
+        UnicodeDecodeError: if it is not UTF-8.
+    """
+    return body.decode().removeprefix("\ufeff")
+
+
 def read_object(body: bytes) -> Object:
     """Parse `body` as a JSON object (RFC 8259, without duplicate names).
 
@@ -86,7 +123,7 @@ def read_object(body: bytes) -> Object:
     """
     try:
         value = json.loads(
-            body.decode(), object_pairs_hook=_unique_names, parse_constant=_refuse_constant
+            decode(body), object_pairs_hook=_unique_names, parse_constant=_refuse_constant
         )
     except UnicodeDecodeError:
         raise BadRequest("The body is not valid UTF-8.") from None
@@ -102,28 +139,33 @@ def read_object(body: bytes) -> Object:
 
 
 def read_conversation(request: Object, message_bytes: int) -> Conversation:
-    """Read the conversation in `messages`, which must end with a question from the user.
+    """Read the conversation in `messages`.
+
+    It usually ends with a question. If it ends with the assistant's message, that is how the
+    answer begins, and the model continues it. System messages alone are the question.
 
     Raises:
         BadField: if it is malformed.
-        ContentTooLarge: if the question, or the system text, is longer than `message_bytes`.
+        ContextExceeded: if the question, or the system text, is longer than `message_bytes`.
             Earlier turns are never refused: those that the context has no room for are dropped.
     """
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise BadField("messages", "must be a list of at least one message")
+        code = "invalid_type" if messages else "missing_required_parameter"
+        raise BadField("messages", "must be a list of at least one message", code)
     said = [_read_message(index, value) for index, value in enumerate(messages)]
     system = "\n\n".join(text for role, text in said if role == "system")
+    _limit("system text", system, message_bytes)
     talk = _merge([message for message in said if message[0] != "system"])
-    if not talk or talk[-1][0] != "user":
-        raise BadField("messages", "must end with a message from the user")
-    _limit("The system messages together", system, message_bytes)
-    _limit("The question at the end of messages", talk[-1][1], message_bytes)
+    if not talk:  # there is no other question
+        return Conversation(system)
     if talk[0][0] == "assistant":
         talk.insert(0, ("user", _SILENCE))
+    begun = talk.pop()[1] if talk[-1][0] == "assistant" else ""
+    _limit("last message", begun or talk[-1][1], message_bytes)
     pairs = zip(talk[:-1:2], talk[1::2], strict=True)
     turns = tuple(Turn(user, answer) for (_, user), (_, answer) in pairs)
-    return Conversation(talk[-1][1], turns, system or None)
+    return Conversation(talk[-1][1], turns, system or None, begun)
 
 
 def read_chat_request(body: bytes, limits: ChatLimits) -> ChatRequest:
@@ -131,32 +173,33 @@ def read_chat_request(body: bytes, limits: ChatLimits) -> ChatRequest:
 
     Raises:
         BadRequest: if it is malformed, or asks for something that is not supported.
-        ContentTooLarge: if a message is too long.
+        ContextExceeded: if a message is too long.
     """
     request = read_object(body)
     conversation = read_conversation(request, limits.message_bytes)
     _check_type(request, "model", str, "must be a string")
-    _number(request, "n", _ONE)  # only one answer is supported
+    for name, refused in _UNSUPPORTED.items():
+        if refused(request.get(name)):
+            raise BadField(name, "is not supported with this value", "unsupported_value")
     options = _check_type(request, "stream_options", dict, "must be an object") or {}
     return ChatRequest(
         conversation,
         _read_sampling(request, limits),
-        is_streamed=_flag(request, "stream"),
-        includes_usage=_flag(options, "include_usage", "stream_options."),
+        is_streamed=read_flag(request, "stream"),
+        includes_usage=read_flag(options, "include_usage", "stream_options."),
     )
 
 
 def _read_sampling(request: Object, limits: ChatLimits) -> Sampling:
-    asked = _number(request, "max_completion_tokens", TOKENS)
-    older = _number(request, "max_tokens", TOKENS)  # its former name
-    seed = _number(request, "seed", _ANY_SEED)
+    asked = read_number(request, "max_completion_tokens", TOKENS)
+    older = read_number(request, "max_tokens", TOKENS)  # its former name
+    seed = read_number(request, "seed", SEED)
     return limits.sampling(
-        max_tokens=asked or older,
-        temperature=_number(request, "temperature", TEMPERATURE),
-        top_p=_number(request, "top_p", _SHARE),
-        # Python's generator treats -1 like 1.
-        seed=None if seed is None else seed % _SEEDS,
-        ignore_eos=_flag(request, "ignore_eos"),
+        max_tokens=older if asked is None else asked,
+        temperature=read_number(request, "temperature", TEMPERATURE),
+        top_p=read_number(request, "top_p", _SHARE),
+        seed=seed,
+        ignore_eos=read_flag(request, "ignore_eos"),
         stop=_read_stops(request),
     )
 
@@ -201,7 +244,10 @@ def _read_message(index: int, value: object) -> tuple[str, str]:
 def _limit(what: str, text: str, most_bytes: int) -> None:
     size = len(text.encode())
     if size > most_bytes:
-        raise ContentTooLarge(f"{what} may have at most {most_bytes:,} bytes, not {size:,}.")
+        raise ContextExceeded(
+            f"The prompt is too long for the model's context length: "
+            f"the {what} has {size:,} bytes, and there is room for {most_bytes:,}."
+        )
 
 
 # A string, or the parts that newer clients send.
@@ -242,14 +288,16 @@ def _check_type(request: Object, name: str, kind: type, sentence: str) -> Any:
     return value
 
 
-def _flag(request: Object, name: str, prefix: str = "") -> bool:
+def read_flag(request: Object, name: str, prefix: str = "") -> bool:
+    """True or false; absent and null are false."""
     value = request.get(name)
     if value is not None and not isinstance(value, bool):
         raise BadField(f"{prefix}{name}", "must be true or false")
     return bool(value)
 
 
-def _number(request: Object, name: str, bounds: Bounds[N]) -> N | None:
+def read_number(request: Object, name: str, bounds: Bounds[N]) -> N | None:
+    """A number within the bounds, or None."""
     value = request.get(name)
     if value is None:
         return None

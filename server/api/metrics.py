@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from server import __version__
-from server.model.errors import ModelError
-from server.model.job import Outcome
+from server.model.errors import REASONS, ModelError
+from server.model.job import ENDINGS, Outcome
 from server.model.machine.thermometer import Thermometer
 from server.model.worker import Worker
 
@@ -77,6 +77,12 @@ class Metrics:
 
         self._prompts = counter("prompts", "Prompts that ended, by ending", ("ending",))
         self._refused = counter("refused", "Prompts refused at once, by reason", ("reason",))
+        # From the start, or the first failure would not be an increase (Prometheus, "Avoid missing
+        # metrics").
+        for ending in ENDINGS:
+            self._prompts.labels(ending)
+        for reason in REASONS:
+            self._refused.labels(reason)
         self._prompt_tokens = counter("prompt_tokens", "Tokens of prompts")
         self._cached_tokens = counter("cached_tokens", "Those reused from a KV cache")
         self._tokens = counter("tokens", "Tokens of answers")

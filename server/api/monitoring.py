@@ -99,24 +99,16 @@ def _describe_cooling(worker: Worker) -> dict[str, Any] | None:
     }
 
 
+# Nothing of the prompt, neither here nor of the last one: /status is for everybody.
 def _describe_progress(progress: Progress) -> dict[str, Any]:
-    return {
-        "stage": progress.stage.value,
-        "prompt_tokens": progress.prompt_tokens,
-        "cached_tokens": progress.cached_tokens,
-        "prefilled_tokens": progress.prefilled_tokens,
-        "tokens": progress.tokens,
-    }
+    return {"stage": progress.stage.value, "tokens": progress.tokens}
 
 
 def _describe_outcome(outcome: Outcome) -> dict[str, Any]:
     return {
         "finish": outcome.finish.value,
         "stage": outcome.stage.value,
-        "prompt_tokens": outcome.prompt_tokens,
-        "cached_tokens": outcome.cached_tokens,
         "tokens": outcome.tokens,
         "queue_ms": round(1000 * outcome.queue_s, 1),
-        "prefill_ms": round(1000 * outcome.prefill_s, 1),
         "decode_ms": round(1000 * outcome.decode_s, 1),
     }

@@ -6,26 +6,38 @@ it needs no parser on the page, and `curl -N` shows it as it comes.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import parse_qsl
 
 from server.api.messages import (
     SEED,
     TOKENS,
+    BadField,
     ChatLimits,
+    Object,
+    decode,
     read_conversation,
+    read_flag,
+    read_number,
     read_object,
 )
 from server.api.reply import Replies
-from server.bounds import TEMPERATURE, Bounds, N
-from server.http.errors import BadRequest
+from server.bounds import TEMPERATURE, Bounds
+from server.http.errors import BadRequest, HttpError
 from server.http.exchange import STREAM_HEADERS, TEXT_HEADERS, Exchange
 from server.http.request import RequestHead
 from server.http.response import Header
 from server.model.job import Outcome
 from server.model.prompt.conversation import Conversation
-from server.model.sampler import Sampling
 
-_PARAMETERS = frozenset({"max_tokens", "temperature", "seed", "ignore_eos"})
+# None stands for true or false.
+_PARAMETERS: dict[str, Bounds[int] | Bounds[float] | None] = {
+    "max_tokens": TOKENS,
+    "temperature": TEMPERATURE,
+    "seed": SEED,
+    "ignore_eos": None,
+}
+_NAMES = "max_tokens, temperature, seed and ignore_eos"
 _TRAILER_NAMES = (
     "Socrates-Finish, Socrates-Prompt-Tokens, Socrates-Cached-Tokens, Socrates-Tokens, "
     "Server-Timing"
@@ -51,39 +63,24 @@ class Prompts:
             HttpError: if the request is refused.
         """
         head = exchange.head
-        sampling = self._read_sampling(head.query)
-        conversation = self._read_conversation(head, exchange.body)
+        given = _read_query(head.query)
+        if head.is_json:
+            request = read_object(exchange.body)
+            given |= _read_fields(request, given)
+            conversation = read_conversation(request, self._limits.message_bytes)
+        else:
+            conversation = _read_text(exchange.body)
+        sampling = self._limits.sampling(**given)
         # RFC 9110 section 10.1.4; HTTP/1.0 has no place for trailers.
         has_trailers = head.minor_version > 0 and "trailers" in head.members(b"te")
         self._replies.begin(exchange, conversation, sampling, _PlainText(has_trailers))
-
-    def _read_conversation(self, head: RequestHead, body: bytes) -> Conversation:
-        if head.is_json:
-            return read_conversation(read_object(body), self._limits.message_bytes)
-        try:
-            return Conversation(body.decode("utf-8"))
-        except UnicodeDecodeError:
-            raise BadRequest("The prompt is not valid UTF-8.") from None
-
-    def _read_sampling(self, query: str) -> Sampling:
-        pairs = parse_qsl(query, keep_blank_values=True)
-        given = dict(pairs)
-        if len(given) < len(pairs) or not _PARAMETERS.issuperset(given):
-            raise BadRequest(
-                "The query may have max_tokens, temperature, seed and ignore_eos, once each."
-            )
-        return self._limits.sampling(
-            max_tokens=_number(given, "max_tokens", TOKENS),
-            temperature=_number(given, "temperature", TEMPERATURE),
-            seed=_number(given, "seed", SEED),
-            ignore_eos=_flag(given, "ignore_eos"),
-        )
 
 
 class _PlainText:
     """The answer's text and nothing else; how it ended is in the trailers."""
 
     is_streamed = True
+    sign_of_life = b""
 
     def __init__(self, has_trailers: bool) -> None:
         self._has_trailers = has_trailers
@@ -97,6 +94,9 @@ class _PlainText:
         return text.encode()
 
     def end(self, outcome: Outcome, text: str) -> bytes:
+        return b""
+
+    def failure(self, error: HttpError) -> bytes:
         return b""
 
     def trailers(self, outcome: Outcome) -> Sequence[Header]:
@@ -117,17 +117,43 @@ class _PlainText:
         ]
 
 
-def _number(given: Mapping[str, str], name: str, bounds: Bounds[N]) -> N | None:
-    if name not in given:
-        return None
+def _read_text(body: bytes) -> Conversation:
     try:
-        return bounds.parse(given[name])
+        return Conversation(decode(body))
+    except UnicodeDecodeError:
+        raise BadRequest("The prompt is not valid UTF-8.") from None
+
+
+# The parameters in the query, each once.
+def _read_query(query: str) -> dict[str, Any]:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    given = dict(pairs)
+    if len(given) < len(pairs) or not _PARAMETERS.keys() >= given.keys():
+        raise BadRequest(f"The query may have {_NAMES}, once each.")
+    return {name: _parse(name, text) for name, text in given.items()}
+
+
+def _parse(name: str, text: str) -> object:
+    bounds = _PARAMETERS[name]
+    try:
+        if bounds is not None:
+            return bounds.parse(text)
     except ValueError as error:
         raise BadRequest(f"{name} {error}.") from None
-
-
-def _flag(given: Mapping[str, str], name: str) -> bool:
-    text = given.get(name, "false")
     if text not in ("true", "false"):
         raise BadRequest(f"{name} must be true or false.")
     return text == "true"
+
+
+# Those in a JSON body, beside the messages.
+def _read_fields(request: Object, given: Mapping[str, object]) -> dict[str, Any]:
+    for name in request:
+        if name != "messages" and name not in _PARAMETERS:
+            raise BadField(name, f"is unknown: beside messages there may be {_NAMES}")
+        if name in given:
+            raise BadField(name, "is in the query already")
+    return {
+        name: read_flag(request, name) if bounds is None else read_number(request, name, bounds)
+        for name, bounds in _PARAMETERS.items()
+        if request.get(name) is not None
+    }

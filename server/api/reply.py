@@ -8,10 +8,11 @@ that must then end.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from server.api.clients import ClientAddresses
+from server.api.messages import ContextExceeded
+from server.http.clients import share_of
+from server.http.deadline import Deadline, Loop
 from server.http.errors import (
     BadRequest,
-    ContentTooLarge,
     HttpError,
     TooManyRequests,
     Unavailable,
@@ -33,7 +34,7 @@ from server.model.worker import Worker
 
 _HTTP_OF: dict[type[ModelError], Callable[[str], HttpError]] = {
     PromptEmpty: BadRequest,
-    PromptTooLong: ContentTooLarge,
+    PromptTooLong: ContextExceeded,
     QueueFull: Unavailable,
     ClientQueueFull: TooManyRequests,
     ModelUnavailable: Unavailable,
@@ -50,6 +51,8 @@ class Form(Protocol):
 
     headers: Sequence[Header]
     is_streamed: bool  # False: nothing is sent before the end
+    # Sent while a stream waits, which then begins at once; empty if it would be taken for text.
+    sign_of_life: bytes
 
     def begin(self) -> bytes:
         """What comes before the first piece of a stream; may be empty."""
@@ -60,20 +63,41 @@ class Form(Protocol):
     def end(self, outcome: Outcome, text: str) -> bytes:
         """The end of a stream, may be empty; otherwise the whole body, with the whole `text`."""
 
+    def failure(self, error: HttpError) -> bytes:
+        """The end of a stream that fails; empty if only a broken end can say so."""
+
     def trailers(self, outcome: Outcome) -> Sequence[Header]:
         """The trailer fields of a stream."""
 
 
 class Reply:
-    """Writes one answer to its exchange (`server.model.job.Listener`)."""
+    """Writes one answer to its exchange (`server.model.job.Listener`).
 
-    def __init__(self, exchange: Exchange, form: Form) -> None:
+    Args:
+        exchange: takes the answer.
+        form: its format.
+        loop: the event loop.
+        ping_s: seconds of silence, before the first piece, after which a stream gives a sign of
+            life: clients and proxies give up on a server that says nothing for a minute or less.
+    """
+
+    def __init__(self, exchange: Exchange, form: Form, loop: Loop, ping_s: float) -> None:
         self._exchange = exchange
         self._form = form
+        self._ping_s = ping_s
+        self._silence = Deadline(loop, self._ping)
         self._text = ""  # of an answer that is not streamed
 
+    def wait(self) -> None:
+        """Note that the answer is under way: a stream begins now, or gives a sign of life later."""
+        if self._form.is_streamed:
+            if self._form.sign_of_life:
+                self._start()
+            self._silence.set(self._ping_s)
+
     def on_text(self, text: str) -> None:
-        """Send a piece; the head goes with the first, so an earlier failure keeps its status."""
+        """Send a piece; the head goes with it, unless it had to go earlier."""
+        self._silence.cancel()
         if self._form.is_streamed:
             self._start()
             self._exchange.write(self._form.piece(text))
@@ -82,8 +106,9 @@ class Reply:
 
     def on_end(self, outcome: Outcome) -> None:
         """Finish, fail, or abort the stream."""
+        self._silence.cancel()
         if outcome.error is not None:
-            self._exchange.fail(to_http_error(outcome.error))
+            self._fail(to_http_error(outcome.error))
         elif outcome.finish in (Finish.STOP, Finish.LENGTH):
             self._finish(outcome)
         else:
@@ -95,6 +120,22 @@ class Reply:
             self._exchange.start(self._form.headers)
             if first := self._form.begin():
                 self._exchange.write(first)
+
+    def _ping(self) -> None:
+        self._start()
+        if self._form.sign_of_life:
+            self._exchange.write(self._form.sign_of_life)
+            self._silence.set(self._ping_s)
+        else:
+            self._exchange.flush()
+
+    # An error that comes before the head keeps its status.
+    def _fail(self, error: HttpError) -> None:
+        if self._exchange.head_sent and (last := self._form.failure(error)):
+            self._exchange.write(last)
+            self._exchange.finish()
+        else:
+            self._exchange.fail(error)
 
     def _finish(self, outcome: Outcome) -> None:
         if not self._form.is_streamed:
@@ -112,19 +153,22 @@ class Replies:
 
     Args:
         worker: answers them.
-        addresses: knows whose they are.
+        loop: the event loop.
         on_refused: called with the error of each that is refused at once.
+        ping_s: see `Reply`.
     """
 
     def __init__(
         self,
         worker: Worker,
-        addresses: ClientAddresses,
+        loop: Loop,
         on_refused: Callable[[ModelError], None],
+        ping_s: float,
     ) -> None:
         self._worker = worker
-        self._addresses = addresses
+        self._loop = loop
         self._on_refused = on_refused
+        self._ping_s = ping_s
 
     def begin(
         self, exchange: Exchange, conversation: Conversation, sampling: Sampling, form: Form
@@ -134,14 +178,16 @@ class Replies:
         Raises:
             HttpError: if it is refused at once.
         """
-        client = self._addresses.of(exchange.peer, exchange.head.get(b"x-forwarded-for"))
+        reply = Reply(exchange, form, self._loop, self._ping_s)
+        share = share_of(exchange.client)
         try:
-            job = self._worker.submit(conversation, sampling, Reply(exchange, form), client)
+            job = self._worker.submit(conversation, sampling, reply, share)
         except ModelError as error:
             self._on_refused(error)
             raise to_http_error(error) from error
         exchange.logs_later = True
         exchange.on_disconnect = lambda: self._worker.cancel(job)
+        reply.wait()
 
 
 def describe_ending(outcome: Outcome) -> dict[str, object]:

@@ -11,7 +11,7 @@ from functools import partial
 from urllib.parse import quote, unquote
 
 from server.api.access import Access
-from server.api.completions import ApiError, Completions
+from server.api.completions import ApiError, Completions, NoModel
 from server.api.monitoring import Monitoring
 from server.api.prompt import Prompts
 from server.http.assets import Asset
@@ -34,6 +34,9 @@ _READ = "GET, HEAD, OPTIONS"
 _ASK = "POST, OPTIONS"
 _ANYWHERE = "GET, HEAD, POST, OPTIONS"
 _API = "/v1/"
+_HEALTH = "/healthz"  # asked by load balancers and containers, by any name
+_CHARSET = re.compile(r"(?:^|;)\s*charset\s*=\s*\"?([^\s\";]*)")
+_CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 _KEPT_ENCODED = re.compile(r"%(2[Ff]|5[Cc]|00)")
 
 Handle = Callable[[Exchange], None]
@@ -81,7 +84,7 @@ class Routes:
         self._access = access
         models = f"{_API}models"
         self._routes = {
-            "/healthz": _Route(_READ, monitoring.healthz),
+            _HEALTH: _Route(_READ, monitoring.healthz),
             "/readyz": _Route(_READ, monitoring.readyz),
             "/status": _Route(_READ, monitoring.status),
             "/metrics": _Route(_READ, monitoring.metrics),
@@ -90,7 +93,7 @@ class Routes:
                 prompts.handle,
                 needs_key=True,
                 body_limit=prompts.body_limit,
-                check=_check_coding,
+                check=_check_text,
             ),
             f"{_API}chat/completions": _Route(
                 _ASK,
@@ -114,7 +117,7 @@ class Routes:
 
     def render_error(self, head: RequestHead, error: HttpError) -> HttpError:
         """See `Application`."""
-        is_api = head.path.startswith(_API)
+        is_api = _is_api(head.path)
         if is_api:
             error = ApiError(error)
         if is_api or head.path == "/prompt":
@@ -125,6 +128,8 @@ class Routes:
         """See `Application`."""
         asset = self._assets.get(head.path)
         if asset is None or head.method not in ("GET", "HEAD"):
+            return None
+        if not self._access.is_ours(head.fields.get(b"host", b"")):
             return None
         try:
             return asset.respond(head, keep_alive=True)
@@ -149,6 +154,8 @@ class Routes:
     def _find(self, head: RequestHead) -> _Route:
         if head.method not in _KNOWN_METHODS:
             raise NotImplementedHere("That method is not implemented.")
+        if head.path != _HEALTH:
+            self._access.check_host(head)
         route = self._routes.get(head.path)
         if route is None:
             route = self._find_unusual(head)
@@ -163,10 +170,18 @@ class Routes:
     def _find_unusual(self, head: RequestHead) -> _Route:
         if head.path == "*":
             return _Route(_ANYWHERE, _answer_nothing)  # only OPTIONS has this target
-        route = self._routes.get(_normalise(head.path))
+        path = _normalise(head.path)
+        route = self._routes.get(path)
+        if route is None and path.startswith(f"{_API}models/"):
+            raise NoModel(f"There is no model {unquote(path.rpartition('/')[2])!r}.")
         if route is None:
             raise NotFound("There is nothing at this address.")
         return route
+
+
+# However the path is spelt, a client of the API expects an error of the API's form.
+def _is_api(path: str) -> bool:
+    return path.startswith(_API) or ("/" + _normalise(path).lstrip("/")).startswith(_API)
 
 
 # RFC 9110 section 13.1, for resources without tag and date: /prompt has no representation at
@@ -200,6 +215,17 @@ def _check_coding(head: RequestHead) -> None:
 def _check_json(head: RequestHead) -> None:
     if not head.is_json:
         raise UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
+    _check_text(head)
+
+
+# What is no text in UTF-8 would be misread without a word.
+def _check_text(head: RequestHead) -> None:
+    media_type, _, parameters = head.get(b"content-type").lower().partition(";")
+    if media_type.strip().startswith("multipart/"):
+        raise UnsupportedMediaType("Send the bare text, not a form in parts.")
+    charset = _CHARSET.search(parameters)
+    if charset and charset[1] not in _CHARSETS:
+        raise UnsupportedMediaType("Send the body in UTF-8.")
     _check_coding(head)
 
 

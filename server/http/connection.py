@@ -36,6 +36,7 @@ from server.http.parser import RequestParser
 from server.http.request import RequestHead
 from server.http.state import ConnectionLimits, ServerState
 
+_FORWARDED_FOR = b"x-forwarded-for"
 _LINGER_S = 2.0  # how long to keep reading after our FIN
 _REFUSED_CONNECTIONS = 64  # that get a 503 at a time; further ones are closed unanswered
 
@@ -79,12 +80,14 @@ class Connection(asyncio.Protocol):
         "_phase",
         "_shared",
         "_transport",
+        "address",
     )
 
     def __init__(self, shared: ServerState) -> None:
         # shared
         self._shared = shared
         # of the connection
+        self.address = ""  # of the peer
         self._transport: asyncio.Transport | None = None
         self._parser = RequestParser(shared.limits.parser)
         self._phase = _Phase.IDLE
@@ -104,8 +107,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         shared = self._shared
         self._flow = Flow(self._transport, shared.limits.vanished_timeout_s)
-        if len(shared.connections) < shared.limits.connections:
-            shared.connections.add(self)
+        name = transport.get_extra_info("peername")
+        self.address = str(name[0]) if name else ""
+        if shared.add(self):
             self._enter(_Phase.IDLE)
         elif len(shared.refused) < _REFUSED_CONNECTIONS:
             shared.refused.add(self)
@@ -148,13 +152,13 @@ class Connection(asyncio.Protocol):
         """Notify the exchange and forget the connection. Every connection ends here."""
         self._deadline.cancel()
         self._transport = self._flow = None
-        self._shared.connections.discard(self)
-        self._shared.refused.discard(self)
+        self._shared.remove(self)
         head, self._head = self._head, None
         if head is None:
             self._disconnect()
         else:
-            self._shared.log_unanswered(head.method, head.path, None, 0, self._begun_at)
+            client = self._client_of(head)
+            self._shared.log_unanswered(client, head.method, head.path, None, 0, self._begun_at)
 
     def pause_writing(self) -> None:
         """Give the client a deadline to read something: the kernel accepts no more."""
@@ -177,12 +181,6 @@ class Connection(asyncio.Protocol):
                 transport.close()
 
     # -- called by the exchange (`Wire`) ------------------------------------------------
-
-    @property
-    def peer(self) -> str:
-        """The address at the other end, or "" if it is gone."""
-        name = self._transport and self._transport.get_extra_info("peername")
-        return str(name[0]) if name else ""
 
     def write(self, data: bytes) -> None:
         """Send bytes, if the connection is still open."""
@@ -209,6 +207,22 @@ class Connection(asyncio.Protocol):
         """Log an exchange that is over."""
         self._shared.log(exchange, details)
 
+    @property
+    def idle_since(self) -> float | None:
+        """When it began to wait for its client; None while it answers."""
+        timeout_s = _timeout_s(self._phase, self._shared.limits)
+        is_waiting = timeout_s is not None and self._exchange is None and not self._is_stalled
+        when = self._deadline.when
+        return when - timeout_s if is_waiting and when is not None and timeout_s else None
+
+    def give_way(self) -> None:
+        """Close: at once, for no answer is under way."""
+        transport = self._open_transport()
+        if self._phase is _Phase.IDLE:
+            transport.close()
+        else:
+            transport.abort()
+
     def shut_down(self) -> None:
         """Close now if no answer is under way, else when it has ended."""
         if self._phase in (_Phase.HEAD, _Phase.BODY):
@@ -226,8 +240,9 @@ class Connection(asyncio.Protocol):
         if not self._is_stalled:
             self._deadline.set(shared.limits.idle_timeout_s)
         if shared.on_request is not None:
+            client = shared.clients.of(self.address, remembered.forwarded_for)
             method, path = remembered.method, remembered.path
-            shared.on_request(Record(method, path, prepared.status, len(data), 0.0))
+            shared.on_request(Record(client, method, path, prepared.status, len(data), 0.0))
 
     # -- reading ------------------------------------------------------------------------
 
@@ -279,14 +294,18 @@ class Connection(asyncio.Protocol):
         keep_alive = head.keep_alive and not shared.is_closing
         prepared = shared.application.cached_response(head) if keep_alive else None
         if prepared is not None:
-            answer = Remembered(head.method, head.path, prepared)
+            answer = Remembered(
+                head.method, head.path, head.fields.get(_FORWARDED_FOR, b""), prepared
+            )
             if received is not None:
                 shared.memo.remember(received, answer)
             self._send_prepared(answer)
             return
         render_error = shared.application.render_error
         now = shared.clock.now()
-        exchange = self._exchange = Exchange(self, head, body, now, keep_alive, render_error)
+        exchange = self._exchange = Exchange(
+            self, head, body, now, keep_alive, render_error, self._client_of(head)
+        )
         if shared.on_request is not None:
             exchange.started_at = time.perf_counter()
         shared.answer(exchange)
@@ -298,18 +317,22 @@ class Connection(asyncio.Protocol):
         else:
             self._enter(_Phase.ANSWERING)
 
+    def _client_of(self, head: RequestHead) -> str:
+        return self._shared.clients.of(self.address, head.fields.get(_FORWARDED_FOR, b""))
+
     # -- ending -------------------------------------------------------------------------
 
     # Answer `error` outside any exchange, and close the connection.
     def _refuse(self, error: HttpError) -> None:
-        method, path = self._parser.request_line
+        client, (method, path) = self.address, self._parser.request_line
         if self._head is not None:
-            method, path = self._head.method, self._head.path
+            client, method, path = self._client_of(self._head), self._head.method, self._head.path
             error = self._shared.application.render_error(self._head, error)
             self._head = None  # it has its answer, and its line in the log
         answer = last_response(error, self._shared.clock.now(), method)
         self.write(answer)
-        self._shared.log_unanswered(method, path, error.status, len(answer), self._begun_at)
+        size = len(answer)
+        self._shared.log_unanswered(client, method, path, error.status, size, self._begun_at)
         self._linger()
 
     # Send FIN and keep reading for a while (see "no reset" above).

@@ -40,6 +40,11 @@ class Deadline:
         self._timer: Timer | None = None
         self._armed_for = 0.0
 
+    @property
+    def when(self) -> float | None:
+        """The time of the call, on the loop's clock; None if there is none."""
+        return self._when
+
     def set(self, seconds: float | None) -> None:
         """Call back in `seconds`, unless set again before that; None means never."""
         if seconds is None:

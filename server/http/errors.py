@@ -3,6 +3,7 @@
     HttpError                     any status, any sentence
     +-- BadRequest                400  not HTTP as RFC 9112 defines it, or not what a route accepts
     +-- Unauthorized              401  carries WWW-Authenticate
+    +-- Forbidden                 403
     +-- NotFound                  404
     +-- MethodNotAllowed          405  carries Allow
     +-- RequestTimeout            408
@@ -56,6 +57,12 @@ class Unauthorized(HttpError):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence, (("WWW-Authenticate", 'Bearer realm="Socrates"'),))
+
+
+class Forbidden(HttpError):
+    """RFC 9110 section 15.5.4."""
+
+    status = 403
 
 
 class NotFound(HttpError):

@@ -32,6 +32,7 @@ JSON_HEADERS: tuple[Header, ...] = (("Content-Type", JSON_TYPE), *FRESH_HEADERS)
 class Record:
     """One request as the log shows it: never a word of what was asked or answered."""
 
+    client: str  # its address, as a trusted proxy reports it
     method: str  # "-" where no request line could be read
     path: str  # without the query; visible ASCII only, as the parser guarantees
     status: int | None  # None if the client left before it was decided
@@ -42,10 +43,6 @@ class Record:
 
 class Wire(Protocol):
     """What an exchange needs from its connection."""
-
-    @property
-    def peer(self) -> str:
-        """The address at the other end, or "" if it is gone."""
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -79,6 +76,7 @@ class Exchange:
         "_unsent_head",
         "_wire",
         "body",
+        "client",
         "date",
         "head",
         "head_sent",
@@ -100,12 +98,14 @@ class Exchange:
         date: bytes,
         keep_alive: bool,
         render_error: RenderError,
+        client: str,
     ) -> None:
         self._wire = wire
         self._render_error = render_error
         self._unsent_head = b""  # of a stream; sent with the first piece
         self.head = head
         self.body = body
+        self.client = client  # its address
         self.headers: Sequence[Header] = ()  # added to every response except errors
         self.date = date  # the value for the Date field
         self.keep_alive = keep_alive  # whether another request may follow on the connection
@@ -149,7 +149,7 @@ class Exchange:
     def start(self, headers: Iterable[Header]) -> None:
         """Begin a streamed 200: chunked in HTTP/1.1, unframed in 1.0.
 
-        Nothing is sent before the first piece; after the last, the connection closes.
+        Nothing is sent before the first piece, or `flush`; after the last, the connection closes.
         """
         lines = [*headers, *self.headers, ("Connection", "close")]
         if not self._is_http_1_0:
@@ -162,6 +162,11 @@ class Exchange:
         """Send a piece of the stream at once, as one chunk. `data` must not be empty."""
         if self.is_open:
             self._write(data if self._is_http_1_0 else response.chunk(data))
+
+    def flush(self) -> None:
+        """Send the stream's head now, for a first piece that takes long."""
+        if self.is_open and self._unsent_head:
+            self._write(b"")
 
     def finish(self, trailers: Iterable[Header] = ()) -> None:
         """End the stream as complete."""
@@ -203,11 +208,6 @@ class Exchange:
     def log(self, details: dict[str, object]) -> None:
         """Log how the answer ended; only for an exchange that `logs_later`."""
         self._wire.log(self, details)
-
-    @property
-    def peer(self) -> str:
-        """The address that the request came from: the client's, or a proxy's."""
-        return self._wire.peer
 
     @property
     def _is_http_1_0(self) -> bool:

@@ -37,6 +37,7 @@ class Remembered(NamedTuple):
 
     method: str
     path: str
+    forwarded_for: bytes
     prepared: response.Prepared
 
 

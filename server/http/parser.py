@@ -46,10 +46,12 @@ from server.http.request import (
     split_target,
 )
 
-# RFC 3986's characters for the target.
+# RFC 3986's characters for the target; in a query also those that browsers leave as they are
+# (WHATWG URL standard, query percent-encode set).
 _REQUEST_LINE = re.compile(
-    rb"(" + TOKEN + rb") ([A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+) HTTP/(\d)\.(\d)\r\n"
-)
+    rb"(" + TOKEN + rb") ([A-Za-z0-9\-._~:/\[\]@!$&'()*+,;=%]+"
+    rb"(?:\?[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%|{}^\\`]*)?) HTTP/(\d)\.(\d)\r\n"
+)  # fmt: skip
 _STRAY_LINE_END = re.compile(rb"(?<!\r)\n|\r[^\n]")
 _LONGEST_METHOD = 64  # far longer than any that exists
 # RFC 9112 section 7.1.1; possessive, so that nothing can be made to backtrack.

@@ -74,8 +74,10 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
         raise BadRequest("The request target has a broken percent-encoding.")
     if method == b"CONNECT":
         raise NotImplementedHere("This server is not a proxy: CONNECT is not implemented.")
-    if target.startswith(b"/") and b"[" not in target and b"]" not in target:
+    if target.startswith(b"/"):
         path, _, query = target.partition(b"?")
+        if b"[" in path or b"]" in path:
+            raise BadRequest("The request target is not valid HTTP/1.1.")
         return path, query
     if target == b"*":
         if method != b"OPTIONS":

@@ -5,11 +5,13 @@ Owns the set of live connections and the memo of answers; connection.py acts on 
 
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.http import response
+from server.http.clients import ClientAddresses
 from server.http.deadline import Loop
 from server.http.errors import HttpError
 from server.http.exchange import Exchange, Record
@@ -17,6 +19,8 @@ from server.http.fastpath import Memo
 from server.http.request import ParserLimits, RequestHead
 
 log = logging.getLogger(__name__)
+
+_SHARES = 4  # of the places; one address has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,17 @@ class Closable(Protocol):
     def reset(self) -> None:
         """Drop it at once, in a way that the client notices as a failure."""
 
+    @property
+    def address(self) -> str:
+        """The peer's, as long as it is open."""
+
+    @property
+    def idle_since(self) -> float | None:
+        """When it began to wait for its client, on the loop's clock; None while it answers."""
+
+    def give_way(self) -> None:
+        """Close, since another needs its place."""
+
 
 @dataclass(slots=True)
 class ServerState:
@@ -78,10 +93,46 @@ class ServerState:
     loop: Loop
     on_request: Callable[[Record], None] | None = None  # called at the end of every request
     clock: response.DateClock = field(default_factory=response.DateClock)
+    clients: ClientAddresses = field(default_factory=ClientAddresses)
     connections: set[Closable] = field(default_factory=set)
+    by_address: Counter[str] = field(default_factory=Counter)  # of `connections`
     refused: set[Closable] = field(default_factory=set)  # turned away, but not closed yet
     is_closing: bool = False  # no connection is kept alive any more
     memo: Memo = field(default_factory=Memo)
+
+    def add(self, connection: Closable) -> bool:
+        """Give a connection a place, or return False if there is none.
+
+        At the limit the one that has waited longest for its client gives way. One address may have
+        a quarter of the places, and beyond that its own give way, so that nobody can take all; a
+        trusted proxy's stands for many clients and may have more.
+        """
+        address = connection.address
+        share = max(1, self.limits.connections // _SHARES)
+        candidates: Iterable[Closable] = ()
+        if self.by_address[address] >= share and not self.clients.is_trusted(address):
+            candidates = [other for other in self.connections if other.address == address]
+        elif len(self.connections) >= self.limits.connections:
+            candidates = self.connections
+        if candidates:
+            idle = [other for other in candidates if other.idle_since is not None]
+            if not idle:
+                return False
+            longest = min(idle, key=lambda other: other.idle_since or 0.0)
+            self.remove(longest)
+            longest.give_way()
+        self.connections.add(connection)
+        self.by_address[address] += 1
+        return True
+
+    def remove(self, connection: Closable) -> None:
+        """Take a connection's place back; it may have none."""
+        self.refused.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self.by_address[connection.address] -= 1
+            if not self.by_address[connection.address]:
+                del self.by_address[connection.address]
 
     def answer(self, exchange: Exchange) -> None:
         """Have the application answer; whatever it raises becomes a response."""
@@ -103,15 +154,23 @@ class ServerState:
         if self.on_request is not None:
             head, duration_s = exchange.head, time.perf_counter() - exchange.started_at
             status, size = exchange.status, exchange.sent_bytes
-            self.on_request(Record(head.method, head.path, status, size, duration_s, details))
+            self.on_request(
+                Record(exchange.client, head.method, head.path, status, size, duration_s, details)
+            )
 
     def log_unanswered(
-        self, method: str, path: str, status: int | None, sent_bytes: int, begun_at: float
+        self,
+        client: str,
+        method: str,
+        path: str,
+        status: int | None,
+        sent_bytes: int,
+        begun_at: float,
     ) -> None:
         """Log a request that never got an exchange; `begun_at` is 0.0 if not measured."""
         if self.on_request is not None:
             duration_s = time.perf_counter() - begun_at if begun_at else 0.0
-            self.on_request(Record(method, path, status, sent_bytes, duration_s))
+            self.on_request(Record(client, method, path, status, sent_bytes, duration_s))
 
     def begin_closing(self) -> None:
         """Keep no connection alive from now on."""

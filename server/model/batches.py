@@ -1,35 +1,31 @@
-"""How many prompt tokens to evaluate between two checks of the cancel event.
+"""Where a prompt is cut into batches, between which the cancel event is looked at.
 
-Pure: derives the size of the next batch from the time that the last one took. Large batches are
-faster (SmolLM2, 2 threads: 110 tokens/s one by one, 172 in batches of 8, 185 in batches of 64);
-small ones let a prompt be cancelled sooner. So a batch is as large as the target allows, and all
-are of equal size, since a short last one would cost as much as a full one.
+ggml rounds differently in batches of other sizes, so an answer depends on where its prompt was cut.
+Batches therefore have one size for a model, counted from the end of the persona, whatever the
+machine does and whatever is cached: the same request gives the same answer.
 
-Where one token alone takes longer than the target, as with a 7B model on a Pi, a batch is one
-token: cancelling comes first, though prefill loses what larger batches would save (on 2 cores of
-an EPYC, 7B in q2_K: 8.8 prompt tokens/s instead of 10.1).
+Large batches are faster (SmolLM2, 2 threads: 110 tokens/s one by one, 172 by eights, 185 by 64s);
+small ones let a cancelled prompt go sooner. The size is chosen so that a batch takes some 0.1 s on
+two cores of an EPYC: 16 tokens for 100 MB of weights, one for 2 GB.
 """
 
-_TARGET_S = 0.12  # even with a slow batch now and then, a cancel is noticed within 0.25 s
-_LARGEST = 64  # beyond it little is gained (195 tokens/s in batches of 128)
-_FIRST = 8
+_MODEL_BYTES_A_BATCH = 2.9e9  # read in 0.1 s, each batch reading the weights once a token
+_LARGEST = 64  # tokens; beyond it nothing was gained (195 tokens/s by 128s)
 
 
-class BatchSize:
-    """The size of the next batch, in tokens; starts small and learns the machine's speed."""
+def batch_tokens(model_bytes: int) -> int:
+    """The size of every whole batch for a model of this size: a power of two, 1 to 64."""
+    fitting = max(1, min(_LARGEST, int(_MODEL_BYTES_A_BATCH / max(1, model_bytes))))
+    return 1 << (fitting.bit_length() - 1)
 
-    def __init__(self) -> None:
-        self._most = _FIRST
 
-    def next(self, left: int) -> int:
-        """The size of the next batch of a prompt with `left` tokens to go."""
-        batches = -(-left // self._most)
-        return -(-left // batches)
+def borders(length: int, persona: int, size: int) -> list[int]:
+    """Where whole batches of a prompt begin and end, in order, from 0.
 
-    def record(self, tokens: int, seconds: float) -> None:
-        """Learn that a batch of `tokens` took `seconds`."""
-        if tokens < min(self._most, _FIRST):  # a short last batch says nothing about full ones
-            return
-        within = int(tokens * _TARGET_S / seconds)
-        # At most doubled: one lucky batch is no proof.
-        self._most = max(1, min(within, 2 * self._most, _LARGEST))
+    Args:
+        length: of the prompt, in tokens. What is behind the last border is less than a batch.
+        persona: tokens of it that are the persona, so that all of them can be reused; or 0.
+        size: of a batch, in tokens.
+    """
+    ends = list(range(persona, length + 1, size))
+    return [*range(0, persona, size), *ends]

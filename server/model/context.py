@@ -21,8 +21,12 @@ _CONTINUED = 0.5
 class Context:
     """One KV cache. Used on the model thread only."""
 
-    def __init__(self, llm: Any) -> None:
+    def __init__(self, llm: Any, batch: int) -> None:
         self._llm = llm
+        self.batch = batch  # tokens of a whole one
+        # Only tokens that were evaluated in whole batches are reused: the rest are rounded
+        # differently when they stand elsewhere in a batch.
+        self._reusable = 0
         self._logits_address = 0
         self._logits_view: Logits = np.empty(0, dtype=np.float32)
         self.length: int = llm.context_length  # tokens that it has room for
@@ -38,17 +42,21 @@ class Context:
         pairs = zip(prompt, self.tokens, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
-    def keep_prefix(self, prompt: Sequence[int]) -> Sequence[int]:
-        """Keep the common prefix with `prompt`; return the rest of `prompt`, at least one token."""
-        rest: Sequence[int] = self._llm.prepare_inputs_for_generation(prompt, reset=True)
-        return rest
+    def keep_prefix(self, prompt: Sequence[int], borders: Sequence[int]) -> int:
+        """Keep the whole batches that `prompt` begins with too, and leave it a token at least.
 
-    def clear(self) -> None:
-        """Forget all tokens."""
-        self._llm._context.clear()
+        Returns:
+            How many tokens are kept: one of `borders` (batches.py).
+        """
+        common = min(self.common_prefix(prompt), self._reusable, len(prompt) - 1)
+        self._reusable = max(border for border in borders if border <= common)
+        del self._llm._context[self._reusable :]
+        return self._reusable
 
-    def evaluate(self, tokens: Sequence[int], threads: int) -> None:
+    def evaluate(self, tokens: Sequence[int], threads: int, is_reusable: bool) -> None:
         """Append `tokens`, at most LARGEST_BATCH, in one call into ggml.
+
+        Whoever says that they are reusable has cut this and all before them at borders.
 
         Raises:
             RuntimeError: if ggml fails.
@@ -56,6 +64,8 @@ class Context:
         assert len(tokens) <= LARGEST_BATCH
         assert len(self.tokens) + len(tokens) <= self.length
         self._llm.eval(tokens, batch_size=len(tokens), threads=threads)
+        if is_reusable:
+            self._reusable = len(self.tokens)
 
     def logits(self) -> Logits:
         """The last token's logits, in ggml's own buffer: writable, until the next evaluation."""

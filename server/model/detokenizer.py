@@ -10,31 +10,19 @@ class Detokenizer:
     def __init__(self, stops: Sequence[str]) -> None:
         self._joiner = _TextJoiner()
         self._stops = StopFinder(stops)
-        self.tokens: list[int] = []
-        self.text = ""  # their text, as far as it was returned
 
     @property
     def is_stopped(self) -> bool:
         """Whether a stop sequence was found, which ends the answer."""
         return self._stops.is_found
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether `tokens` are exactly `text`, without a stop sequence or half a character."""
-        return bool(self.text) and not self.is_stopped and not self._joiner.is_within_character
-
-    def feed(self, token: int, piece: bytes) -> str:
-        """Add a token and its bytes, and return the text that may be sent now."""
-        self.tokens.append(token)
-        return self._say(self._stops.feed(self._joiner.feed(piece)))
+    def feed(self, piece: bytes) -> str:
+        """Take a token's bytes; returns the text that may be sent now."""
+        return self._stops.feed(self._joiner.feed(piece))
 
     def end(self) -> str:
         """Return the text that was held back, since no stop sequence can follow any more."""
-        return self._say(self._stops.end())
-
-    def _say(self, text: str) -> str:
-        self.text += text
-        return text
+        return self._stops.end()
 
 
 class _TextJoiner:
@@ -43,10 +31,6 @@ class _TextJoiner:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._started = False
-
-    @property
-    def is_within_character(self) -> bool:
-        return self._decoder.getstate()[0] != b""
 
     def feed(self, piece: bytes) -> str:
         text = self._decoder.decode(piece)

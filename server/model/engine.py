@@ -11,6 +11,8 @@ Guarantees:
   * The persona's tokens are the first of every prompt, so they stay in the KV cache even if the
     prompt is cancelled, fails or is refused. Only a prompt with a system text of its own
     replaces them, in one context.
+  * The same prompt, seed and kind of CPU give the same answer, whatever is cached: batches are cut
+    at the same places of every prompt (batches.py), and only whole ones are reused.
   * A token's text is sent before the token is evaluated, and never ends inside a UTF-8 character.
   * The context is never exceeded: too long a prompt is refused, an answer ends with LENGTH.
 
@@ -24,10 +26,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from server.model.batches import BatchSize
+from server.model.batches import borders
 from server.model.context import Context, Contexts
 from server.model.detokenizer import Detokenizer
 from server.model.dry import Dry
@@ -40,10 +43,7 @@ from server.model.sampler import Sampling, penalise, sample
 
 _PENALISED_TOKENS = 64  # llama.cpp's default window (`repeat_last_n`)
 _LEAST_ANSWER_TOKENS = 64  # a prompt that leaves room for less is refused
-_ANSWER_TOKENS_BESIDE_TALK = 256  # room that a shortened conversation leaves for the answer
-# Of fixed size: ggml rounds differently in other batch sizes, so the same seed would give another
-# answer whenever the persona was evaluated again.
-_PERSONA_BATCH_TOKENS = 16
+_ANSWER_TOKENS_BESIDE_TALK = 256  # room that a shortened conversation leaves
 
 
 class Engine:
@@ -62,7 +62,6 @@ class Engine:
         self._control_index = np.array(sorted(control))
         self.prompts = prompts
         self._governor = governor
-        self._batch = BatchSize()
         self._contexts = Contexts(contexts, prompts.persona_tokens)
         self._context = contexts[0]  # the one in use
         self.context_tokens = self._context.length
@@ -92,7 +91,7 @@ class Engine:
         )
 
     def prefill_persona(self, cancelled: threading.Event, progress: Progress) -> None:
-        """Evaluate the persona, so that no prompt has to; `cancelled` is checked every 16 tokens.
+        """Evaluate the persona, so that no prompt has to.
 
         Raises:
             ModelFileError: if the persona does not fit the context.
@@ -124,35 +123,22 @@ class Engine:
     def _prefill(
         self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress
     ) -> bool:
-        unread_persona = self._make_room_for_persona(prompt)
-        rest = self._context.keep_prefix(prompt)
+        context = self._context
+        cuts = borders(len(prompt), self._contexts.persona_prefix(prompt), context.batch)
+        kept = context.keep_prefix(prompt, cuts)
         progress.prompt_tokens = len(prompt)
-        progress.cached_tokens = progress.prefilled_tokens = len(prompt) - len(rest)
+        progress.cached_tokens = progress.prefilled_tokens = kept
         progress.stage = Stage.PREFILL
         self._governor.begin_prompt()
-        started, at = time.perf_counter(), 0
-        while at < len(rest) and not cancelled.is_set():
-            size = self._next_batch(unread_persona - at, len(rest) - at)
-            at += self._evaluate_batch(rest[at : at + size])
-            progress.prefilled_tokens = progress.cached_tokens + at
+        started = time.perf_counter()
+        for start, end in pairwise(sorted({*cuts[cuts.index(kept) :], len(prompt)})):
+            if cancelled.is_set():
+                break
+            self.evaluate(prompt[start:end], is_reusable=end in cuts)
+            progress.prefilled_tokens = end
             self._governor.pause(cancelled)
         progress.prefill_s = time.perf_counter() - started
         return not cancelled.is_set()
-
-    def _next_batch(self, persona_left: int, left: int) -> int:
-        if persona_left > 0:
-            return min(_PERSONA_BATCH_TOKENS, persona_left)
-        return self._batch.next(left)
-
-    # How many tokens of the persona must be evaluated before the rest of `prompt`. Those that the
-    # context holds already are kept only if they were evaluated in the same batches from the start.
-    def _make_room_for_persona(self, prompt: Sequence[int]) -> int:
-        shared = self._contexts.persona_prefix(prompt)
-        common, held = self._context.common_prefix(prompt[:shared]), len(self._context.tokens)
-        if common < shared and (common < held or held % _PERSONA_BATCH_TOKENS):
-            self._context.clear()
-            common = 0
-        return shared - common
 
     def generate(
         self,
@@ -179,22 +165,20 @@ class Engine:
         finally:
             progress.decode_s = time.perf_counter() - started
 
-    def evaluate(self, tokens: Sequence[int]) -> None:
+    def evaluate(self, tokens: Sequence[int], is_reusable: bool = False) -> None:
         """Append `tokens`, at most LARGEST_BATCH, to the current context, in one call into ggml.
+
+        Args:
+            tokens: to append.
+            is_reusable: whether they are a whole batch between two borders (batches.py).
 
         Raises:
             RuntimeError: if ggml fails.
         """
         threads = self._governor.choose(len(tokens))
         started = time.perf_counter()
-        self._context.evaluate(tokens, threads)
+        self._context.evaluate(tokens, threads, is_reusable)
         self._governor.record(len(tokens), time.perf_counter() - started)
-
-    def _evaluate_batch(self, tokens: Sequence[int]) -> int:
-        started = time.perf_counter()
-        self.evaluate(tokens)
-        self._batch.record(len(tokens), time.perf_counter() - started)
-        return len(tokens)
 
     def _decode(
         self,
@@ -209,20 +193,21 @@ class Engine:
         # persona's "I" and "?" (a third fewer answers asked something back).
         recent: deque[int] = deque(maxlen=_PENALISED_TOKENS)
         dry = Dry(sampling.dry_multiplier, prompt.said)
-        answer = Detokenizer(sampling.stop)
+        answer = Detokenizer([*sampling.stop, *self.prompts.stops])
         for token in prompt.opening:
             dry.accept(token)
-            if piece := answer.feed(token, self._pieces[token]):
+            if piece := answer.feed(self._pieces[token]):
                 yield piece
         finish: Finish | None = Finish.STOP if answer.is_stopped else None
         while finish is None:
-            may_end = bool(answer.tokens) and not sampling.ignore_eos  # no answer is empty
+            has_begun = progress.tokens > 0 or bool(prompt.opening)  # an answer is never empty
+            may_end = has_begun and not sampling.ignore_eos
             token = self._next_token(recent, dry, sampling, draw, may_end)
             if token in self._control:
                 finish = Finish.STOP
                 break
             progress.tokens += 1
-            if piece := answer.feed(token, self._pieces[token]):
+            if piece := answer.feed(self._pieces[token]):
                 yield piece
             if answer.is_stopped:
                 finish = Finish.STOP
@@ -231,14 +216,12 @@ class Engine:
             elif cancelled.is_set():
                 finish = Finish.CANCELLED
             else:
-                self.evaluate([token])
+                self.evaluate([token], is_reusable=self._context.batch == 1)
                 self._governor.pause(cancelled)
                 recent.append(token)
                 dry.accept(token)
         if rest := answer.end():
             yield rest
-        if finish is not Finish.CANCELLED and answer.is_exact:
-            self.prompts.answers.remember(answer.text, answer.tokens)
         progress.finish = finish
 
     def _next_token(

@@ -101,6 +101,14 @@ class Outcome:
         return self.tokens / self.decode_s if self.decode_s > 0 and self.tokens else None
 
 
+ENDINGS = (
+    "done",
+    "length",
+    "failed",
+    *(f"cancelled_{stage.value}" for stage in Stage),
+)
+
+
 class Listener(Protocol):
     """Receives one answer. Called on the event loop."""
 

@@ -1,25 +1,32 @@
 """Loads a model file into an `Engine`. The only importer of ctransformers."""
 
+import importlib
+import importlib.util
+import logging
+import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from ctransformers import LLM, Config
-
+from server.model.batches import batch_tokens
 from server.model.context import Context
 from server.model.engine import Engine
 from server.model.errors import ModelFileError, ModelUnavailable
-from server.model.files import modelfile
 from server.model.files.catalog import TOKENIZER_FILE
+from server.model.files.inspection import inspect
+from server.model.files.modelfile import ModelFile
 from server.model.files.pagecache import read_through
 from server.model.job import Loading
+from server.model.machine.cpus import features
 from server.model.machine.governor import Governor, GovernorSettings
 from server.model.prompt.persona import Persona
-from server.model.prompt.templates import TEMPLATES, Control, detect_template
+from server.model.prompt.templates import AUTO, find_template
 from server.model.prompt.tokenizer import HubTokenizer, NativeTokenizer, Tokenizer
 from server.model.prompt.writer import PromptWriter
 
-AUTO_TEMPLATE = "auto"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +35,8 @@ class EngineSettings:
 
     model_file: Path
     persona: Persona
-    template: str  # a key of TEMPLATES, or AUTO_TEMPLATE
     context_tokens: int
+    template: str = AUTO  # or what else `find_template` takes
     contexts: int = 1
     governor: GovernorSettings = field(default_factory=GovernorSettings)
 
@@ -50,7 +57,8 @@ def load_engine(
         ModelFileError: if the file or the tokenizer beside it cannot be used.
         ModelUnavailable: if it was cancelled.
     """
-    file = modelfile.inspect(settings.model_file)
+    file = inspect(settings.model_file)
+    log.debug("loading: the file is checked")
     loading = loading or Loading()
     loading.file_bytes = file.size_bytes
     try:
@@ -59,33 +67,53 @@ def load_engine(
                 raise ModelUnavailable("Loading the model was cancelled.")
     except OSError as error:  # a worn-out SD card, say
         raise ModelFileError(f"{file.path} cannot be read: {error.strerror}.") from error
+    log.debug("loading: the file is read")
     llms = [_load(file, settings.context_tokens) for _ in range(settings.contexts)]
+    log.debug("loading: the weights are mapped")
     llm = llms[0]
-    control = _control_ids(llm)
+    control = file.control | {llm.bos_token_id, llm.eos_token_id}
     tokenizer_file = file.path.parent / TOKENIZER_FILE
     tokenizer: Tokenizer = (
         HubTokenizer(tokenizer_file, control, llm.vocab_size)
         if tokenizer_file.exists()
-        else NativeTokenizer(llm, control)
+        else NativeTokenizer(llm, control, file.special)
     )
-    name = settings.template
-    if name == AUTO_TEMPLATE:
-        name = detect_template(file.chat_template)
-    ids = {Control.BOS: llm.bos_token_id, Control.EOS: llm.eos_token_id}
-    prompts = PromptWriter(settings.persona, TEMPLATES[name], tokenizer, ids)
-    contexts = [Context(llm) for llm in llms]
+    template = find_template(file, settings.template)
+    bos = llm.bos_token_id if file.adds_bos else None
+    prompts = PromptWriter(settings.persona, template, tokenizer, file.special, bos)
+    log.debug("loading: the tokenizer is built")
+    contexts = [Context(llm, batch_tokens(file.size_bytes)) for llm in llms]
     return Engine(contexts, control, tokenizer.pieces, prompts, Governor(settings.governor))
 
 
-def _load(file: modelfile.ModelFile, context_tokens: int) -> LLM:
-    config = Config(context_length=context_tokens)
+def _load(file: ModelFile, context_tokens: int) -> Any:
+    library = _import_ctransformers()
+    config = library.Config(context_length=context_tokens)
     try:
-        return LLM(str(file.path), file.model_type, config=config)
+        return library.LLM(str(file.path), file.model_type, config=config, lib=_build())
     except (RuntimeError, OSError, ValueError) as error:
         raise ModelFileError(f"ctransformers cannot load {file.path}: {error}") from error
 
 
-# The tokens that print nothing: these mark turns and ends, like a GGUF file's control tokens.
-def _control_ids(llm: LLM) -> frozenset[int]:
-    silent = {i for i in range(llm.vocab_size) if not llm.ctransformers_llm_detokenize(i)}
-    return frozenset(silent | {llm.bos_token_id, llm.eos_token_id})
+# `ctransformers.llm` without the package's `__init__`, which imports the hub's client: half a
+# second of every start, and a traceback where HF_ENDPOINT is malformed.
+def _import_ctransformers() -> Any:
+    if "ctransformers" not in sys.modules:
+        found = importlib.util.find_spec("ctransformers")
+        assert found is not None, "it is one of our pinned packages"
+        package = ModuleType("ctransformers")
+        package.__path__ = list(found.submodule_search_locations or ())
+        sys.modules["ctransformers"] = package
+    return importlib.import_module("ctransformers.llm")
+
+
+# Which of the wheel's builds this CPU runs; None leaves the choice to ctransformers, which asks
+# py-cpuinfo: 1.2 s. One compiled here ("local", as on Arm) is the only one and needs no choice.
+def _build() -> str | None:
+    package = Path(sys.modules["ctransformers"].__path__[0])
+    supported = features()
+    if (package / "lib" / "local").is_dir() or not supported:
+        return None
+    if {"avx2", "fma", "f16c"} <= supported:
+        return "avx2"
+    return "avx" if {"avx", "f16c"} <= supported else "basic"

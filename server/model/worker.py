@@ -244,6 +244,7 @@ class Worker:
     def _load(self) -> Engine:  # model thread
         engine = self._load_engine(self.loading, self._closing)
         engine.prefill_persona(self._closing, self.loading.persona)
+        log.debug("loading: the persona is evaluated")
         self._engine = engine  # from now on `submit` can tokenize
         return engine
 

@@ -68,3 +68,32 @@ test("a conversation that has become too long loses its older half, and not a tu
   assert.ok(Math.min(...sizes.slice(50)) > 16 * 1024);
   assert.ok(firsts.size < 6);
 });
+
+test("the last turn can be taken back", () => {
+  const conversation = new Conversation();
+  assert.equal(conversation.add("Q1", "A1"), true);
+  conversation.add("Q2", "A2");
+  conversation.cut();
+  assert.deepEqual(contents(conversation.request("Q3")), ["u:Q1", "a:A1", "u:Q3"]);
+});
+
+test("what was saved is restored", () => {
+  const before = new Conversation();
+  assert.equal(before.save(), null);
+  before.add("Q1", "A1");
+  const after = new Conversation();
+  after.restore(before.save());
+  assert.deepEqual(after.turns, [{ question: "Q1", answer: "A1" }]);
+  for (const damaged of ["{", '[{"question": 1}]', "5", null]) {
+    const other = new Conversation();
+    other.restore(damaged);
+    assert.deepEqual(other.turns, []);
+  }
+});
+
+test("nothing is restored with memory off", () => {
+  const conversation = new Conversation();
+  conversation.isKept = false;
+  conversation.restore('[{"question": "Q", "answer": "A"}]');
+  assert.equal(conversation.save(), null);
+});

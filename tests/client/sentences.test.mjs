@@ -48,3 +48,16 @@ test("without a pause it is cut between words, and without words anywhere", () =
   assert.ok(words.every((part) => part.length <= 160 && !part.startsWith("ord")));
   assert.equal(split("x".repeat(400)).join(""), "x".repeat(400));
 });
+
+test("without Intl.Segmenter sentences are split by their marks", () => {
+  const { Segmenter } = Intl;
+  delete Intl.Segmenter;
+  try {
+    const splitter = new SentenceSplitter();
+    assert.deepEqual(splitter.push("What is it? You say "), ["What is it?"]);
+    assert.deepEqual(splitter.push("so. Why"), ["You say so."]);
+    assert.deepEqual(splitter.end(), ["Why"]);
+  } finally {
+    Intl.Segmenter = Segmenter;
+  }
+});

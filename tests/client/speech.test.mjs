@@ -39,7 +39,7 @@ test("sentences are spoken in order", () => {
   speaker.say("One.");
   speaker.say("Two.");
   assert.deepEqual(speech.said, [
-    ["", NESTORAS.name],
+    [" ", NESTORAS.name],
     ["One.", NESTORAS.name],
     ["Two.", NESTORAS.name],
   ]);

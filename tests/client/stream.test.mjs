@@ -48,7 +48,7 @@ test("the prompt is sent as plain text", async () => {
     return new Response("yes");
   });
   await done;
-  assert.deepEqual([sent.path, sent.method, sent.body], ["/prompt", "POST", "What?"]);
+  assert.deepEqual([sent.path, sent.method, sent.body], ["prompt", "POST", "What?"]);
   assert.match(sent.headers["Content-Type"], /^text\/plain/);
   assert.equal(sent.headers.Authorization, undefined);
   assert.deepEqual(texts, ["yes"]);

@@ -14,7 +14,7 @@ LIMITS = ConnectionLimits(
     idle_timeout_s=30,
     stalled_timeout_s=30,
     vanished_timeout_s=15,
-    connections=4,
+    connections=8,
     parser=ParserLimits(),
 )
 
@@ -66,6 +66,7 @@ class FakeTransport:
     on_write: object = None  # what the kernel does then
     options: list = field(default_factory=list)  # set on the socket
     is_reading: bool = True
+    address: str = "192.0.2.1"
 
     def set_write_buffer_limits(self, high):
         assert high == 0
@@ -86,8 +87,7 @@ class FakeTransport:
         self.is_closed = True
 
     def get_extra_info(self, name):
-        assert name == "socket"
-        return self
+        return {"socket": self, "peername": (self.address, 1)}[name]
 
     def setsockopt(self, *option):
         self.options.append(option)
@@ -136,11 +136,11 @@ class FakeApplication:
 class FakeClient:
     """A `Connection` with everything around it faked."""
 
-    def __init__(self, limits=LIMITS, shared=None):
+    def __init__(self, limits=LIMITS, shared=None, address="192.0.2.1"):
         self.loop = FakeLoop() if shared is None else shared.loop
         self.application = FakeApplication() if shared is None else shared.application
         self.shared = shared or ServerState(self.application, limits, self.loop)
-        self.transport = FakeTransport()
+        self.transport = FakeTransport(address=address)
         self.connection = Connection(self.shared)
         self.connection.connection_made(self.transport)
 

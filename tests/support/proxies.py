@@ -58,13 +58,22 @@ def haproxy(ports):
         yield port, lines, metrics
 
 
-def nginx(directory, server_port):
-    """Run our nginx configuration, without its certificate, in front of one server."""
+def nginx(directory, server_port, read_timeout="30m", path="/"):
+    """Run our nginx configuration, without its certificate, in front of one server.
+
+    Under a `path` it passes requests on as its comment says.
+    """
     port = free_port()
     text = (DEPLOY / "nginx.conf").read_text()
-    lines = [line for line in text.splitlines() if "ssl_certificate" not in line]
+    lines = [
+        line for line in text.splitlines() if "ssl_certificate" not in line and "[::]" not in line
+    ]
     site = (
-        "\n".join(lines).replace("443 ssl", f"127.0.0.1:{port}").replace(":8080", f":{server_port}")
+        "\n".join(lines)
+        .replace("443 ssl", f"127.0.0.1:{port}")
+        .replace("location / {", f"location {path} {{")
+        .replace(":8080;", f":{server_port};" if path == "/" else f":{server_port}/;")
+        .replace("read_timeout 30m", f"read_timeout {read_timeout}")
     )
     paths = "".join(
         f"{name}_temp_path {directory}/{name};"

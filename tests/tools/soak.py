@@ -26,7 +26,7 @@ _OPEN_AT_ONCE = 40
 _MEMORY_ALLOWANCE = 8 * 2**20  # bytes that the allocator may keep after a busy round
 _SETTLE_S = 60
 _PROMPT = b"Tell me a long story about the sea."
-_REQUEST = b"GET /static/app.js HTTP/1.1\r\nHost: soak\r\n\r\n"
+_REQUEST = b"GET /static/app.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 Action = Callable[[socket.socket, random.Random], None]
 Look = dict[str, int | str]
@@ -87,7 +87,7 @@ def _pipeline(client: socket.socket, draw: random.Random) -> None:
 
 def _prompt(client: socket.socket, draw: random.Random) -> None:
     words = _PROMPT * draw.choice([1, 1, 30])
-    head = b"POST /prompt HTTP/1.1\r\nHost: soak\r\nContent-Length: %d\r\n\r\n" % len(words)
+    head = b"POST /prompt HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(words)
     client.sendall(head + words[: draw.choice([len(words), len(words) // 2])])
     if draw.random() < 0.05:
         client.settimeout(draw.random())

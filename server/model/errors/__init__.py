@@ -59,5 +59,12 @@ class PromptTooLong(PromptError):
     reason = "too_long"
 
 
+# Why a prompt may be refused at once, in the words of the counters.
+REASONS = tuple(
+    error.reason
+    for error in (ModelUnavailable, QueueFull, ClientQueueFull, PromptEmpty, PromptTooLong)
+)
+
+
 class FetchError(Exception):
     """The model could not be fetched; `str(error)` is one sentence for a person."""

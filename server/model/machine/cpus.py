@@ -13,8 +13,19 @@ from pathlib import Path
 from server.model.machine.cgroups import cpu_quota
 
 _PROC_STAT = Path("/proc/stat")
+_PROC_CPUINFO = Path("/proc/cpuinfo")
 _QUOTA_INTERVAL_S = 1.0
 _ACCOUNT_INTERVAL_S = 0.1
+
+
+def features() -> frozenset[str]:
+    """The instruction sets that the CPU and the kernel support, as Linux names them; x86 only."""
+    try:
+        lines = _PROC_CPUINFO.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
 
 
 class Cpus:

@@ -7,7 +7,8 @@ argument of every evaluation, so the governor measures and moves:
 
   * it keeps a running mean of what a token costs at the current count;
   * now and then, more and more rarely while nothing changes, it tries the next higher or lower
-    count for a few tokens, stops trying as soon as that cannot win, and moves if it did win;
+    count (above 8: twice or half of it) for a few tokens, stops trying as soon as that cannot win,
+    and moves if it did win;
   * it tries at once when the mean rises or falls by half (other load came or went), or when
     CPU accounting reports that more or fewer CPUs are free;
   * it never exceeds what affinity and quota allow, and obeys at once when they shrink.
@@ -30,6 +31,10 @@ _LAST_PATIENCE = 512
 _UNLIKELY = 32  # counts that CPU accounting contradicts are tried this many times more rarely
 _CPUS_CHANGED = 0.6  # CPUs more or fewer
 _CPUS_BLUR = 0.4  # slack for brief activity of other processes
+# Beyond this count memory is the limit on most machines, every thread more costs at the barriers,
+# and one step changes too little to be told from noise: so it begins here at most, and doubles and
+# halves above.
+_MANY = 8
 
 
 class Threads(Protocol):
@@ -76,12 +81,12 @@ class ThreadGovernor:
     """Finds the fastest count and keeps tracking it (see the module's docstring).
 
     Args:
-        usable: CPUs that may be used; the count to begin with.
+        usable: CPUs that may be used; the count to begin with, but 8 at most.
         on_move: called with old and new at every change of `count`.
     """
 
     def __init__(self, usable: int, on_move: Callable[[int, int], None] | None = None) -> None:
-        self.count = usable
+        self.count = min(usable, _MANY)
         self._usable = usable
         self._on_move = on_move
         self._cpus: float | None = None  # free recently, if known
@@ -117,7 +122,7 @@ class ThreadGovernor:
         if self._mean.value > dear:
             target = min(self.count - 1, max(1, round(self._hinted_cpus)))
         elif self._mean.value < cheap:
-            target = self.count + 1
+            target = self._neighbour(+1)
         else:
             target = None
         # At once if CPU accounting agrees, otherwise only if it lasts: after a pause, for example,
@@ -137,7 +142,7 @@ class ThreadGovernor:
         self._hinted_cpus = cpus
         for patience in self._patience.values():
             patience.reset()
-        self._try(max(1, min(self._usable, round(cpus))))
+        self._try(max(1, min(round(cpus), max(self.count, _MANY))))
 
     def follow(self, count: int) -> None:
         """See `Threads`."""
@@ -151,14 +156,19 @@ class ThreadGovernor:
         elif self._trial and self._trial.count > usable:
             self._trial = None
         elif grew:
-            self._try(usable)
+            self._try(min(usable, max(self.count, _MANY)))
 
     def _try_now_and_then(self) -> None:
         for direction, patience in self._patience.items():
-            target = self.count + direction
+            target = self._neighbour(direction)
             if 1 <= target <= self._usable and patience.is_over(self._is_likely(target)):
                 self._try(target)
                 return
+
+    def _neighbour(self, direction: int) -> int:
+        if direction > 0:
+            return self.count + 1 if self.count < _MANY else 2 * self.count
+        return self.count - 1 if self.count <= _MANY else self.count // 2
 
     # Whether `target` may be better, going by CPU accounting.
     def _is_likely(self, target: int) -> bool:

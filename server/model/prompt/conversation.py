@@ -18,3 +18,4 @@ class Conversation:
     question: str
     turns: tuple[Turn, ...] = ()  # the oldest first
     system: str | None = None  # instead of the persona
+    begun: str = ""  # how the answer begins already: it is continued, and not repeated

@@ -28,7 +28,7 @@ def find_persona(name: str) -> Path:
         ModelFileError: if it is neither.
     """
     ours = {path.stem: path for path in sorted(_PERSONAS.glob("*.toml"))}
-    path = ours.get(name, Path(name))
+    path = ours.get(name, Path(name).expanduser())
     try:
         path.stat()  # `exists` lets some errors through, such as a name that is too long
     except OSError:

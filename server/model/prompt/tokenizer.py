@@ -10,7 +10,7 @@ thread evaluates. Neither knows control tokens: they are placed by id (writer.py
 
 import ctypes
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,7 +40,7 @@ class HubTokenizer:
 
     Args:
         path: of the file.
-        control: ids that print nothing.
+        control: ids that print nothing and never come out of `encode`.
         vocabulary_size: of the model, which must have a row for every id.
 
     Raises:
@@ -52,6 +52,12 @@ class HubTokenizer:
             self._tokenizer = _HubTokenizer.from_file(str(path))
         except Exception as error:  # the Rust side raises bare Exception
             raise ModelFileError(f"The tokenizer file {path} cannot be read: {error}.") from error
+        # The file is somebody's configuration of another program: what it would cut off, fill up
+        # or recognise in a user's text has no effect here.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        self._control = control
         vocabulary = self._tokenizer.get_vocab()
         if max(vocabulary.values(), default=0) >= vocabulary_size:
             raise ModelFileError(
@@ -62,8 +68,10 @@ class HubTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer`."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [index for index in ids if index not in self._control]
 
+    # An added token that is no control token, such as a tag, is printed as it is written.
     def _pieces(
         self, vocabulary: dict[str, int], control: frozenset[int], size: int
     ) -> list[bytes]:
@@ -71,8 +79,8 @@ class HubTokenizer:
         spell = _byte_level if _is_byte_level(self._tokenizer) else _sentence_piece
         pieces = [b""] * size
         for token, index in vocabulary.items():
-            if index not in control and index not in added:
-                pieces[index] = spell(token)
+            if index not in control:
+                pieces[index] = token.encode() if index in added else spell(token)
         return pieces
 
 
@@ -104,16 +112,23 @@ class NativeTokenizer:
 
     Args:
         llm: a `ctransformers.LLM` (untyped: only loader.py imports ctransformers).
-        control: ids that print nothing and must never come out of a user's text.
+        control: ids that print nothing and never come out of `encode`.
+        special: tokens by their text; ctransformers prints none of them.
 
     Raises:
         ModelFileError: if the vocabulary cannot spell every byte.
     """
 
-    def __init__(self, llm: Any, control: frozenset[int]) -> None:
+    def __init__(
+        self, llm: Any, control: frozenset[int], special: Mapping[str, int] | None = None
+    ) -> None:
         self._llm = llm
+        self._control = control
+        printed = {index: text.encode() for text, index in (special or {}).items()}
         self.pieces = [
-            b"" if index in control else llm.ctransformers_llm_detokenize(index)
+            printed.get(index) or llm.ctransformers_llm_detokenize(index)
+            if index not in control
+            else b""
             for index in range(llm.vocab_size)
         ]
         spelled = {piece for piece in self.pieces if len(piece) == 1}
@@ -131,4 +146,4 @@ class NativeTokenizer:
         # At most one token per byte, and two for the space that GGUF models prepend.
         buffer = (ctypes.c_int * (len(raw) + 4))()
         count = self._llm.ctransformers_llm_tokenize(raw, False, buffer)
-        return buffer[:count]
+        return [index for index in buffer[:count] if index not in self._control]

@@ -1,18 +1,19 @@
 """Writes prompts: turns a conversation into token ids.
 
-Owns everything around a user's words. Promises: the persona's tokens always come first, in the same
-order, so that the KV cache can reuse them as a prefix. Control tokens are placed by id and never
-parsed from text, and what a user writes is cleaned first, so no prompt can forge a turn.
+Owns what stands around a user's words. Promises: the persona's tokens are always the first, in the
+same order, which makes them reusable by prefix. Control tokens are placed by id and never parsed
+from what people write, which is cleaned of a template's marks, so no prompt can forge a turn. Text
+between two special tokens is encoded as one, as the model saw it in training.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.model.errors import PromptEmpty, PromptTooLong
 from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
-from server.model.prompt.templates import Control, Segment, Template
+from server.model.prompt.templates import Template
 from server.model.prompt.tokenizer import Tokenizer
 
 # Turns are dropped four at a time: dropping one per question would change the prefix each time and
@@ -20,44 +21,27 @@ from server.model.prompt.tokenizer import Tokenizer
 _DROPPED_AT_A_TIME = 4
 _LEAST_QUESTION_TOKENS = 32
 
+Item = int | str  # a special token's id, or text
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What the model reads before it answers."""
 
     tokens: Sequence[int]
-    opening: Sequence[int] = ()  # the end of `tokens` that is already part of the answer
+    opening: Sequence[int] = ()  # the end of `tokens` that belongs to the answer already
     said: tuple[Sequence[int], ...] = ()  # the tokens of the conversation's earlier answers
-
-
-class AnswerMemory:
-    """The tokens of the latest answers as they were generated, keyed by text.
-
-    Re-encoding an answer can give different tokens from those generated; from the first
-    difference on, the KV cache would be lost. Written on the model thread, read anywhere.
-    """
-
-    _MOST = 256  # answers, each of a few KB at most
-
-    def __init__(self) -> None:
-        self._tokens: dict[str, tuple[int, ...]] = {}
-
-    def remember(self, text: str, tokens: Sequence[int]) -> None:
-        """Keep the tokens of an answer that has ended."""
-        self._tokens[text.strip()] = tuple(tokens)
-        while len(self._tokens) > self._MOST:
-            del self._tokens[next(iter(self._tokens))]
-
-    def find(self, text: str) -> tuple[int, ...] | None:
-        """The tokens of that answer, if it is known."""
-        return self._tokens.get(text.strip())
 
 
 class PromptWriter:
     """Turns a conversation into the token ids of a whole prompt. Safe on any thread.
 
     Args:
-        control_ids: the model's id for each `Control`.
+        persona: who speaks, unless a conversation brings a system text of its own.
+        template: the model's.
+        tokenizer: for what stands between special tokens.
+        special: ids of the tokens that the template may name, by their text.
+        bos: the id that every prompt begins with, or None.
     """
 
     def __init__(
@@ -65,26 +49,35 @@ class PromptWriter:
         persona: Persona,
         template: Template,
         tokenizer: Tokenizer,
-        control_ids: Mapping[Control, int],
+        special: Mapping[str, int],
+        bos: int | None = None,
     ) -> None:
         self._template = template
         self._tokenizer = tokenizer
-        self._control_ids = control_ids
-        self._markers = re.compile("|".join(map(re.escape, template.markers)), re.IGNORECASE)
-        self.answers = AnswerMemory()
+        self._special = special
+        self._bos = bos
+        self._special_text = re.compile(
+            "|".join(re.escape(text) for text in sorted(special, key=len, reverse=True)) or "(?!)"
+        )
+        marks = template.marks(tuple(special))
+        self.stops = tuple(mark for mark in marks if mark not in special)
+        self._marks = re.compile("|".join(map(re.escape, marks)) or "(?!)", re.IGNORECASE)
         self._persona = persona
         self._frame = self._open(persona)
-        # The prefix of every prompt, whatever the question.
-        self.persona_tokens: Sequence[int] = tuple(self._frame.tokens)
+
+    @property
+    def persona_tokens(self) -> Sequence[int]:
+        """What every prompt of this persona begins with."""
+        return self._frame.tokens
 
     def write(self, conversation: Conversation, most_tokens: int, most_of_talk: int) -> Prompt:
-        """Write the prompt: persona (or another system text), turns, question, fixed first words.
+        """The prompt of persona (or another system text), turns, question and fixed first words.
 
         Args:
             conversation: what is asked, and what was said before.
-            most_tokens: the limit for a prompt without earlier turns.
-            most_of_talk: the limit for a prompt with earlier turns; the oldest are dropped to
-                stay within it.
+            most_tokens: of a prompt without anything before the question.
+            most_of_talk: as far as the turns before it may fill up the prompt; the oldest are
+                dropped for that.
 
         Raises:
             PromptEmpty: if nothing is left of the question once it is cleaned.
@@ -95,124 +88,106 @@ class PromptWriter:
             raise PromptEmpty("The prompt is empty.")
         system = self._clean(conversation.system or "")
         frame = self._open(Persona(system)) if system else self._frame
-        question = self._encode(frame.rest, user=user)
+        question = [user, *self._literal(self._template.cue)]
         # Another system text is another character, to which the persona's openings do not apply.
-        opening = "" if system else self._persona.openings.first_words(conversation)
-        first_words = self._encode_opening(opening)
-        room = most_tokens - len(frame.tokens) - len(first_words)
+        is_ours = not system and not conversation.begun
+        opening = self._persona.openings.first_words(conversation) if is_ours else ""
+        begun = opening or self._clean(conversation.begun)
+        first_words = self._tokenizer.encode(begun) if begun else []
+        frame_length = len(frame.tokens) + len(self._encode(frame.tail))
+        room = most_tokens - frame_length - len(first_words)
         if system and room < _LEAST_QUESTION_TOKENS:
-            raise PromptTooLong(
-                f"The system text has {len(frame.tokens):,} tokens, and this model's context has "
-                f"room for {most_tokens - _LEAST_QUESTION_TOKENS:,}."
-            )
-        if len(question) > room:
-            raise PromptTooLong(
-                f"The prompt has {len(question):,} tokens, and this model's context has room "
-                f"for {room:,}."
-            )
-        talk_room = most_of_talk - len(frame.tokens) - len(question) - len(first_words)
-        turns = self._talk(conversation.turns, talk_room)
-        talk = [token for turn in turns for token in turn.tokens]
+            raise _too_long("the system text", frame_length, most_tokens - _LEAST_QUESTION_TOKENS)
+        length = len(frame.tokens) + len(self._encode([*frame.tail, *question])) - frame_length
+        if length > room:
+            raise _too_long("it", length, room)
+        turns = self._latest(
+            conversation.turns, most_of_talk - frame_length - length - len(first_words)
+        )
+        items = [*frame.tail, *(item for turn in turns for item in self._turn(turn)), *question]
         return Prompt(
-            [*frame.tokens, *talk, *question, *first_words],
-            first_words,
-            tuple(turn.answer for turn in turns),
+            [*frame.tokens, *self._encode(items), *first_words],
+            first_words if opening else (),
+            tuple(self._tokenizer.encode(self._clean(turn.answer)) for turn in turns),
         )
 
-    # The start of every conversation, up to the user's words: the persona and its examples.
+    # What a prompt begins with, up to the first question that is asked: the persona's examples are
+    # turns, too.
     def _open(self, persona: Persona) -> "_Frame":
-        before, rest = _split(self._template.first_user)
-        tokens = self._encode(before, system=persona.system)
+        template = self._template
+        items = self._literal(template.before_system)
+        if self._bos is not None and items[:1] != [self._bos]:
+            items.insert(0, self._bos)
+        items += [persona.system, *self._literal(template.before_first)]
         for example in persona.examples:
-            tokens += self._encode(rest, user=example.question)
-            tokens += self._encode(self._template.answer, answer=example.answer)
-            before, rest = _split(self._template.user)
-            tokens += self._encode(before)
-        return _Frame(tokens, rest)
+            items += self._turn(example)
+        places = [place for place, item in enumerate(items) if isinstance(item, int)]
+        end = places[-1] + 1 if places else 0
+        return _Frame(self._encode(items[:end]), items[end:])
 
-    # The latest turns that fit; the oldest are dropped in steps. A turn's tokens reach from one
-    # question to the next, so that any turn can be dropped without a change to the others.
-    # Encoded from the end, so that dropped turns cost nothing.
-    def _talk(self, turns: Sequence[Turn], room: int) -> "list[_EncodedTurn]":
-        kept: list[_EncodedTurn] = []
+    # From a question up to the next one. Always encoded from its text: the tokens that an answer
+    # was generated with may differ, and the next answer would depend on whether we still know them.
+    def _turn(self, turn: Turn) -> list[Item]:
+        answered = self._literal(self._template.before_answer)
+        asked = self._literal(self._template.before_question)
+        return [self._clean(turn.question), *answered, self._clean(turn.answer), *asked]
+
+    # The latest turns that have room; the oldest are dropped in steps. From the end, so that what
+    # is dropped costs nothing.
+    def _latest(self, turns: Sequence[Turn], room: int) -> Sequence[Turn]:
+        kept = 0
         for turn in reversed(turns):
-            encoded = self._encode_turn(turn)
-            room -= len(encoded.tokens)
+            room -= len(self._encode(self._turn(turn)))
             if room < 0:
                 break
-            kept.append(encoded)
-        dropped = len(turns) - len(kept)
+            kept += 1
+        dropped = len(turns) - kept
         in_steps = -(-dropped // _DROPPED_AT_A_TIME) * _DROPPED_AT_A_TIME
-        kept = kept[: len(turns) - in_steps] or kept[:1]
-        return kept[::-1]
+        return turns[in_steps:] or turns[len(turns) - min(kept, 1) :]
 
-    def _encode_turn(self, turn: Turn) -> "_EncodedTurn":
-        before, rest = _split(self._template.user)
-        question = self._encode(rest, user=self._clean(turn.question))
-        spoken, marks = self._encode_answer(turn.answer)
-        return _EncodedTurn([*question, *spoken, *marks, *self._encode(before)], spoken)
+    # A template's own text, its special tokens recognised.
+    def _literal(self, text: str) -> list[Item]:
+        items: list[Item] = []
+        at = 0
+        for match in self._special_text.finditer(text):
+            items += [text[at : match.start()], self._special[match[0]]]
+            at = match.end()
+        return [item for item in [*items, text[at:]] if item != ""]
 
-    # The answer and the marks after it. An answer generated here keeps its original tokens.
-    def _encode_answer(self, text: str) -> tuple[Sequence[int], list[int]]:
-        pattern, marks = self._answer_and_marks()
-        spoken: Sequence[int] | None = self.answers.find(text)
-        if spoken is None:
-            spoken = self._tokenizer.encode(pattern.format(answer=self._clean(text)))
-        return spoken, self._encode(marks)
-
-    def _encode_opening(self, text: str) -> list[int]:
-        if not text:
-            return []
-        pattern, _ = self._answer_and_marks()
-        return self._tokenizer.encode(pattern.format(answer=text).rstrip())
-
-    # In every template, the answer begins with its words, not with a mark.
-    def _answer_and_marks(self) -> tuple[str, tuple[Segment, ...]]:
-        pattern, *marks = self._template.answer
-        assert isinstance(pattern, str)
-        return pattern, tuple(marks)
-
-    def _encode(self, segments: Sequence[Segment], **texts: str) -> list[int]:
+    # What stands between two special tokens is one text.
+    def _encode(self, items: Iterable[Item]) -> list[int]:
         tokens: list[int] = []
-        for segment in segments:
-            if isinstance(segment, Control):
-                tokens.append(self._control_ids[segment])
-            else:
-                tokens += self._tokenizer.encode(segment.format(**texts))
-        return tokens
+        run = ""
+        for item in items:
+            if isinstance(item, str):
+                run += item
+                continue
+            tokens += [*self._tokenizer.encode(run), item] if run else [item]
+            run = ""
+        return [*tokens, *self._tokenizer.encode(run)] if run else tokens
 
-    # A marker becomes a space rather than nothing, so that the text around it cannot join
-    # into another marker. C0 and C1 controls mean nothing to a model, and NUL would end the
-    # C tokenizer's string.
+    # A mark becomes a blank rather than nothing, so that what stood around it cannot close up into
+    # another mark. C0 and C1 controls say nothing to a model, and NUL would end the C tokenizer's
+    # string.
     def _clean(self, text: str) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        return self._markers.sub(" ", _CONTROLS.sub("", text)).strip()
+        return self._marks.sub(" ", _CONTROLS.sub("", text)).strip()
 
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True, slots=True)
-class _EncodedTurn:
-    """One turn of the conversation, encoded."""
-
-    tokens: Sequence[int]
-    answer: Sequence[int]  # the part of `tokens` that was said
+# Programs look for these words (LangChain, for one).
+def _too_long(what: str, length: int, room: int) -> PromptTooLong:
+    return PromptTooLong(
+        f"The prompt is too long for the model's context length: "
+        f"{what} has {length:,} tokens, and there is room for {room:,}."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """The start of a prompt, and the segments of a turn from the user's words on."""
+    """What a prompt begins with: up to its last special token, and the text after that."""
 
-    tokens: list[int]
-    rest: tuple[Segment, ...]
-
-
-def _holds(segment: Segment, name: str) -> bool:
-    return isinstance(segment, str) and name in segment
-
-
-# Split a turn before the segment with the user's words.
-def _split(turn: tuple[Segment, ...]) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
-    at = next(index for index, segment in enumerate(turn) if _holds(segment, "{user}"))
-    return turn[:at], turn[at:]
+    tokens: Sequence[int]
+    tail: Sequence[Item]  # becomes one text with the question

@@ -1,0 +1,138 @@
+"""The tensors that ctransformers' Llama has: their names, shapes and types."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from server.model.files.cursor import Cursor
+
+# ggml type -> (values in a block, bytes of a block), from ggml.c of ctransformers 0.2.27.
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+}  # fmt: skip
+_F32 = 0
+_MAX_DIMENSIONS = 4
+_MAX_NAME = 63  # bytes; ggml copies names into 64
+
+Shape = tuple[int, ...]  # the innermost dimension first, as the file has it
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The hyper-parameters from which all shapes follow."""
+
+    vocabulary: int
+    embedding: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    layers: int
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes that a token takes in the KV cache, in half floats."""
+        return self.layers * (self.embedding // self.heads * self.kv_heads) * 2 * 2
+
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
+        """Every tensor of the model in a GGUF file."""
+        width, narrow = self.embedding, self.embedding // self.heads * self.kv_heads
+        yield "token_embd.weight", (width, self.vocabulary)
+        yield "output_norm.weight", (width,)
+        yield "output.weight", (width, self.vocabulary)
+        for layer in range(self.layers):
+            yield f"blk.{layer}.attn_norm.weight", (width,)
+            yield f"blk.{layer}.attn_q.weight", (width, width)
+            yield f"blk.{layer}.attn_k.weight", (width, narrow)
+            yield f"blk.{layer}.attn_v.weight", (width, narrow)
+            yield f"blk.{layer}.attn_output.weight", (width, width)
+            yield f"blk.{layer}.ffn_norm.weight", (width,)
+            yield f"blk.{layer}.ffn_gate.weight", (width, self.feed_forward)
+            yield f"blk.{layer}.ffn_down.weight", (self.feed_forward, width)
+            yield f"blk.{layer}.ffn_up.weight", (width, self.feed_forward)
+
+
+def check_heads(cursor: Cursor, embedding: int, heads: int, rotated: object) -> None:
+    """Ggml divides by these, and asserts that every head is rotated whole, in pairs.
+
+    Raises:
+        ModelFileError: if they do not fit together.
+    """
+    width = embedding // heads
+    if embedding % heads or width % 2 or rotated not in (None, width):
+        raise cursor.refuse("its numbers of attention heads do not fit together")
+
+
+def dimension_count(cursor: Cursor) -> int:
+    """Read how many dimensions a tensor has."""
+    count = cursor.number("I")
+    if not 1 <= count <= _MAX_DIMENSIONS:
+        raise cursor.refuse("its list of tensors is damaged")
+    return count
+
+
+def tensor_bytes(cursor: Cursor, name: str, dimensions: Sequence[int], kind: int) -> int:
+    """The bytes of a tensor's data.
+
+    Raises:
+        ModelFileError: if ctransformers cannot read its type or its name.
+    """
+    if len(name.encode()) > _MAX_NAME:
+        raise cursor.refuse(f"a tensor's name is longer than {_MAX_NAME} bytes")
+    if kind not in _BLOCKS:
+        raise cursor.refuse(
+            f"it uses tensor type {_type_name(kind)}, which ctransformers 0.2.27 cannot read: "
+            "take a file in Q4_0 to Q8_0, Q2_K to Q6_K, F16 or F32"
+        )
+    if len(dimensions) == 1 and kind != _F32:  # norms: ggml asserts it at the first token
+        raise cursor.refuse(f"its {name} is not F32")
+    block_values, block_bytes = _BLOCKS[kind]
+    if dimensions[0] % block_values:
+        raise cursor.refuse(f"the rows of its {name} are no whole blocks")
+    return math.prod(dimensions) // block_values * block_bytes
+
+
+def check_shapes(cursor: Cursor, found: Mapping[str, Shape], sizes: Sizes) -> None:
+    """Compare what the file has with what the model needs.
+
+    Raises:
+        ModelFileError: naming the first tensor that is too many, missing or of another shape.
+    """
+    wanted = dict(sizes.shapes())
+    for name in found:
+        if name not in wanted:
+            raise cursor.refuse(_describe_foreign(name))
+    for name, shape in wanted.items():
+        if name not in found:
+            raise cursor.refuse(_describe_missing(name))
+        if found[name] != shape:
+            raise cursor.refuse(f"its {name} is {_show(found[name])} and not {_show(shape)}")
+
+
+def _describe_foreign(name: str) -> str:
+    if "exps" in name or "ffn_gate_inp" in name or ".ffn_gate." in name:
+        return f"it is a mixture of experts ({name}), which ctransformers does not know"
+    if name.endswith(".bias"):
+        return f"its matrices have biases ({name}), which no Llama of ctransformers has"
+    if name.startswith("rope_"):
+        return f"it scales its rotary positions by {name}, which ctransformers would ignore"
+    return f"it has a tensor {name}, which no Llama of ctransformers has"
+
+
+def _describe_missing(name: str) -> str:
+    if name == "output.weight":
+        return "it has no output.weight (ctransformers 0.2.27 needs it untied)"
+    return f"it has no {name}"
+
+
+def _show(shape: Shape) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _type_name(kind: int) -> str:
+    from gguf import GGMLQuantizationType  # slow to import, and only needed here
+
+    try:
+        return GGMLQuantizationType(kind).name
+    except ValueError:
+        return str(kind)

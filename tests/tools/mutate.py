@@ -1,0 +1,90 @@
+"""Mutates the heads of valid tiny model files, and loads what the inspection lets through.
+
+    python -m tests.tools.mutate DIRECTORY ROUNDS
+
+Prints how many were refused and how many loaded. Exit status 1 with the mutation if a refusal was
+not one sentence, or if loading or the first token ended the process by a signal.
+"""
+
+import os
+import random
+import sys
+import threading
+from pathlib import Path
+
+from server.model.errors import ModelError
+from server.model.files.inspection import inspect
+from server.model.job import Progress
+from server.model.loader import EngineSettings, load_engine
+from server.model.machine.governor import GovernorSettings
+from server.model.prompt.conversation import Conversation
+from server.model.prompt.persona import Persona
+from server.model.sampler import Sampling
+from tests.support.gguf_model import write_gguf
+from tests.support.tiny_model import write_tiny_model
+
+_REFUSED, _LOADED, _UNCLEAR = 0, 1, 2
+
+
+def main(directory: Path, rounds: int) -> int:
+    """Run the rounds; returns the exit status."""
+    gguf = write_gguf(directory / "whole.gguf").read_bytes()
+    ggjt = write_tiny_model(directory / "whole.bin").read_bytes()
+    # Where the tensors' data begins, which may be anything.
+    heads = ((gguf, gguf.rindex(b"ffn_down.weight") + 100), (ggjt, 4000))
+    path, counts = directory / "mutated", [0, 0]
+    for number in range(rounds):
+        draw = random.Random(number)
+        whole, head = heads[number % 4 == 0]
+        path.write_bytes(_mutate(whole, head, draw))
+        outcome = _in_child(path)
+        if outcome not in (_REFUSED, _LOADED):
+            print(f"mutation {number}: status {outcome}")
+            return 1
+        counts[outcome] += 1
+    print(*counts)
+    return 0
+
+
+def _mutate(whole: bytes, head: int, draw: random.Random) -> bytes:
+    data = bytearray(whole)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        at = draw.randrange(head)
+        kind = draw.randrange(4)
+        if kind == 0:
+            data[at] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            data[at] = draw.choice((0, 1, 0x7F, 0x80, 0xFF))
+        elif kind == 2:
+            data[at : at + 4] = draw.choice((0, 1, 2**31 - 1, 2**32 - 1)).to_bytes(4, "little")
+        else:
+            data[at : at + 8] = draw.choice((0, 2**31, 2**63 - 1)).to_bytes(8, "little")
+    return bytes(data)
+
+
+# A signal ends the child alone; its status is then negative.
+def _in_child(path: Path) -> int:
+    child = os.fork()
+    if child == 0:
+        os._exit(_try(path))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _try(path: Path) -> int:
+    try:
+        inspect(path)
+        settings = EngineSettings(path, Persona("Be."), 256, governor=GovernorSettings(1))
+        engine = load_engine(settings)
+        prompt = engine.write_prompt(Conversation("What is it, friend?"))
+        list(engine.generate(prompt, Sampling(max_tokens=3), threading.Event(), Progress()))
+    except ModelError as error:
+        is_sentence = str(error).endswith(".") and "\n" not in str(error)
+        return _REFUSED if is_sentence else _UNCLEAR
+    except Exception as error:
+        print(repr(error))
+        return _UNCLEAR
+    return _LOADED
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
