@@ -118,6 +118,15 @@ def _option(
 _SECONDS = _real(0.05, 86400)
 
 
+def _seconds_or_off(text: str) -> float | None:
+    if text == "off":
+        return None
+    try:
+        return _SECONDS(text)
+    except ValueError as error:
+        raise ValueError(f"must be off, or {str(error).removeprefix('must be ')}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """The settings that can be chosen when the server starts."""
@@ -204,8 +213,12 @@ class Options:
     # Linux: TCP_USER_TIMEOUT and keep-alive probes. Elsewhere the system's own defaults.
     vanished_timeout: float = _option(15.0, _real(1, 86400), "seconds a client may be unreachable")
     # Those who wait give up after a minute (nginx, load balancers) or five (Node's fetch).
-    ping_interval: float = _option(
-        10.0, _SECONDS, "seconds until a stream that waits for the model gets a sign of life"
+    ping_interval: float | None = _option(
+        10.0,
+        _seconds_or_off,
+        "seconds until a stream that waits for the model gets a sign of life; off sends none, so "
+        "that a proxy can ask another server",
+        "10",
     )
     shutdown_timeout: float = _option(5.0, _real(1, 3600), "seconds for an orderly shutdown")
     log_level: str = _option(

@@ -40,7 +40,7 @@ class Engine:
     def __enter__(self):
         self.directory.mkdir(parents=True, exist_ok=True)
         self._log = (self.directory / "log").open("w")
-        inside = ["ip", "netns", "exec", self.namespace] if self.namespace else []
+        inside = ["nsenter", f"--net=/run/netns/{self.namespace}"] if self.namespace else []
         command = [
             *inside,
             "dockerd",
