@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, NoReturn
 
 from server import __version__
@@ -62,16 +62,18 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 # As a browser writes them (RFC 6454 section 6.2): anything else would never match.
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+_ORIGIN = re.compile(
+    rf"[a-z][a-z0-9+.-]*://(?:({_NAME})|\[([0-9a-f:.]+)\])(?::([1-9][0-9]{{0,4}}))?"
+)
+_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+_MOST_PORT = 65535
 
 
 def _origins(text: str) -> tuple[str, ...]:
     origins = tuple(part.strip() for part in text.split(","))
     for origin in origins:
-        default_port = _DEFAULT_PORTS.get(origin.partition("://")[0], "/")
-        is_right = _ORIGIN.fullmatch(origin) and not origin.endswith(default_port)
-        if origin not in ("*", "null") and not is_right:
+        if origin not in ("*", "null") and not _is_origin(origin):
             raise ValueError(
                 "must be *, or origins as browsers write them, such as https://app.example:8443: "
                 "lower case, no default port, no path"
@@ -79,9 +81,24 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _is_origin(text: str) -> bool:
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        return False
+    name, ipv6, port = match.groups()
+    address = ipv6 or (name if name.rpartition(".")[2][:1].isdigit() else None)
+    try:
+        if address and str(ip_address(address)) != address:
+            return False
+    except ValueError:
+        return False
+    is_default = port == _DEFAULT_PORTS.get(text.partition("://")[0], "")
+    return not is_default and int(port or 0) <= _MOST_PORT
+
+
 def _names(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip().lower() for part in text.split(","))
-    if not all(re.fullmatch(r"\*|[a-z0-9._-]+", name) for name in names):
+    names = tuple(part.strip().lower().removesuffix(".") for part in text.split(","))
+    if not all(re.fullmatch(rf"\*|{_NAME}", name) for name in names):
         raise ValueError("must be * or host names without port, such as pi.example")
     return names
 

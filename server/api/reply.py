@@ -8,11 +8,10 @@ that must then end.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from server.api.messages import ContextExceeded
+from server.api.messages import ContextExceeded, NothingSaid
 from server.http.clients import share_of
 from server.http.deadline import Deadline, Loop
 from server.http.errors import (
-    BadRequest,
     HttpError,
     TooManyRequests,
     Unavailable,
@@ -33,7 +32,7 @@ from server.model.sampler import Sampling
 from server.model.worker import Worker
 
 _HTTP_OF: dict[type[ModelError], Callable[[str], HttpError]] = {
-    PromptEmpty: BadRequest,
+    PromptEmpty: NothingSaid,
     PromptTooLong: ContextExceeded,
     QueueFull: Unavailable,
     ClientQueueFull: TooManyRequests,
