@@ -1,4 +1,4 @@
-.PHONY: help install run test train test-train lint format fuzz bench native screenshots image clean model dev rivals icons tools
+.PHONY: help install run test train test-train test-docker lint format fuzz bench native screenshots image clean model dev rivals icons tools
 
 HOST ?= 127.0.0.1
 PORT ?= 8080
@@ -34,6 +34,11 @@ train: .venv/train ## train the default model again: 90 minutes on two cores
 
 test-train: dev .venv/train ## test the training, which needs PyTorch
 	$(BIN)/python -m pytest --override-ini addopts=-ra tests/training
+
+test-docker: dev ## test the image, Compose and a Swarm by a Docker engine of its own, as root
+	sh tests/docker/install.sh
+	$(BIN)/python -m server.model.fetch smollm2
+	$(BIN)/python -m pytest --override-ini addopts='-ra --durations=10' tests/docker
 
 lint: dev .venv/node ## check style and types of server and page, Dockerfile and workflows
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -6,7 +6,8 @@ import sys
 
 # The imports below take half a second; a signal during them must end the process quietly, too.
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-    signal.signal(number, lambda *_: os._exit(0))
+    if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+        signal.signal(number, lambda *_: os._exit(0))
 
 import asyncio  # noqa: E402
 

@@ -1,10 +1,12 @@
 """Builds the parts of a server from the options: engine settings, routes, limits."""
 
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
-from server.api.access import Access, is_loopback
+from server.api.access import Access
 from server.api.completions import Completions
 from server.api.messages import ChatLimits
 from server.api.metrics import Metrics
@@ -122,7 +124,17 @@ def connection_limits(options: Options) -> ConnectionLimits:
 def _allowed_hosts(options: Options) -> tuple[str, ...] | None:
     if options.allowed_hosts is not None:
         return options.allowed_hosts
-    return () if is_loopback(options.host) and not options.trusted_proxy else None
+    is_behind_proxy = bool(options.trusted_proxy)
+    return () if listens_on_loopback(options.host) and not is_behind_proxy else None
+
+
+def listens_on_loopback(hosts: Sequence[str]) -> bool:
+    """Whether all addresses or names to listen on are reached from this machine only."""
+    try:
+        found = [info[4][0] for host in hosts for info in socket.getaddrinfo(host, None)]
+    except (OSError, UnicodeError):  # the listener will say so
+        return False
+    return all(ip_address(str(address).partition("%")[0]).is_loopback for address in found)
 
 
 def assemble_routes(

@@ -60,7 +60,8 @@ async def serve(options: Options) -> bool:
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, on_signal)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, on_signal)
     try:
         settings = engine_settings(options)
         server = Server(options, partial(load_engine, settings), model_name(options))

@@ -28,7 +28,10 @@ _LAST_LINES_S = 1.0
 
 def set_up(level: str, log_format: str) -> None:
     """Log this process's events to stderr."""
-    logging.basicConfig(level=level.upper(), handlers=[make_handler(log_stream(), log_format)])
+    stream = log_stream()
+    handler = make_handler(stream, log_format)
+    stream.describe_dropped = lambda count: handler.format(_record_dropped(count)) + "\n"
+    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 @functools.cache
@@ -57,6 +60,7 @@ class PatientStream:
         self._lines: list[str] = []
         self._size = 0
         self._dropped = 0
+        self.describe_dropped: Callable[[int], str] = _describe_dropped
         self._is_writing = False
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
@@ -96,9 +100,18 @@ class PatientStream:
             self._is_writing = True
             lines, self._lines, self._size = self._lines, [], 0
             if self._dropped:
-                lines.append(f"{self._dropped} lines of the log were dropped: nobody read it\n")
+                lines.append(self.describe_dropped(self._dropped))
                 self._dropped = 0
             return "".join(lines)
+
+
+def _describe_dropped(count: int) -> str:
+    return f"{count} lines of the log were dropped: nobody read it\n"
+
+
+def _record_dropped(count: int) -> logging.LogRecord:
+    text = _describe_dropped(count).strip()
+    return logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None)
 
 
 def make_handler(stream: Any, log_format: str) -> logging.Handler:

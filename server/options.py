@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, NoReturn
 
 from server import __version__
@@ -62,16 +62,18 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 # As a browser writes them (RFC 6454 section 6.2): anything else would never match.
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+_ORIGIN = re.compile(
+    rf"[a-z][a-z0-9+.-]*://(?:({_NAME})|\[([0-9a-f:.]+)\])(?::([1-9][0-9]{{0,4}}))?"
+)
+_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+_MOST_PORT = 65535
 
 
 def _origins(text: str) -> tuple[str, ...]:
     origins = tuple(part.strip() for part in text.split(","))
     for origin in origins:
-        default_port = _DEFAULT_PORTS.get(origin.partition("://")[0], "/")
-        is_right = _ORIGIN.fullmatch(origin) and not origin.endswith(default_port)
-        if origin not in ("*", "null") and not is_right:
+        if origin not in ("*", "null") and not _is_origin(origin):
             raise ValueError(
                 "must be *, or origins as browsers write them, such as https://app.example:8443: "
                 "lower case, no default port, no path"
@@ -79,9 +81,24 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _is_origin(text: str) -> bool:
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        return False
+    name, ipv6, port = match.groups()
+    address = ipv6 or (name if name.rpartition(".")[2][:1].isdigit() else None)
+    try:
+        if address and str(ip_address(address)) != address:
+            return False
+    except ValueError:
+        return False
+    is_default = port == _DEFAULT_PORTS.get(text.partition("://")[0], "")
+    return not is_default and int(port or 0) <= _MOST_PORT
+
+
 def _names(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip().lower() for part in text.split(","))
-    if not all(re.fullmatch(r"\*|[a-z0-9._-]+", name) for name in names):
+    names = tuple(part.strip().lower().removesuffix(".") for part in text.split(","))
+    if not all(re.fullmatch(rf"\*|{_NAME}", name) for name in names):
         raise ValueError("must be * or host names without port, such as pi.example")
     return names
 
@@ -116,6 +133,15 @@ def _option(
 
 
 _SECONDS = _real(0.05, 86400)
+
+
+def _seconds_or_off(text: str) -> float | None:
+    if text == "off":
+        return None
+    try:
+        return _SECONDS(text)
+    except ValueError as error:
+        raise ValueError(f"must be off, or {str(error).removeprefix('must be ')}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +230,12 @@ class Options:
     # Linux: TCP_USER_TIMEOUT and keep-alive probes. Elsewhere the system's own defaults.
     vanished_timeout: float = _option(15.0, _real(1, 86400), "seconds a client may be unreachable")
     # Those who wait give up after a minute (nginx, load balancers) or five (Node's fetch).
-    ping_interval: float = _option(
-        10.0, _SECONDS, "seconds until a stream that waits for the model gets a sign of life"
+    ping_interval: float | None = _option(
+        10.0,
+        _seconds_or_off,
+        "seconds until a stream that waits for the model gets a sign of life; off sends none, so "
+        "that a proxy can ask another server",
+        "10",
     )
     shutdown_timeout: float = _option(5.0, _real(1, 3600), "seconds for an orderly shutdown")
     log_level: str = _option(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from server.api.access import Access, is_loopback
+from server.api.access import Access
+from server.assembly import listens_on_loopback
 from server.http.errors import Forbidden, MisdirectedRequest, Unauthorized
 from server.http.parser import RequestParser
 from server.http.request import ParserLimits
@@ -149,6 +150,16 @@ def test_only_our_own_names_are_answered_to(host, is_ours):
         Access(allowed_hosts=["*"]).check_host(request)
 
 
+@pytest.mark.parametrize("port", ["", ":80"])
+def test_default_port_may_be_written_or_not(port):
+    Access().check(head("Origin: http://socrates.local", host=f"socrates.local{port}"))
+
+
+@pytest.mark.parametrize("host", ["localhost.", "socrates.local.:8080", "127.0.0.1."])
+def test_final_dot_of_a_name_does_not_matter(host):
+    Access(allowed_hosts=()).check_host(head(host=host))
+
+
 @pytest.mark.parametrize(
     ("hosts", "expected"),
     [
@@ -156,9 +167,9 @@ def test_only_our_own_names_are_answered_to(host, is_ours):
         (["::1", "localhost"], True),
         (["127.0.0.1", "0.0.0.0"], False),
         (["192.168.1.7"], False),
-        (["pi.local"], False),
-        ([""], False),
+        (["LocalHost"], True),
+        (["nobody.invalid"], False),
     ],
 )
 def test_loopback(hosts, expected):
-    assert is_loopback(hosts) is expected
+    assert listens_on_loopback(hosts) is expected

@@ -424,8 +424,8 @@ def assert_no_violations(page):
 def test_answer_is_announced_once_and_whole(page, gated):
     open_page(page, gated)
     page.evaluate(
-        "window.heard = []; new MutationObserver(() => window.heard.push("
-        "document.getElementById('announcer').textContent))"
+        "window.heard = []; new MutationObserver((changes) => window.heard.push("
+        "...changes.flatMap((change) => [...change.addedNodes].map((node) => node.textContent))))"
         ".observe(document.getElementById('announcer'), {childList: true})"
     )
     ask(page, "3 words")
@@ -435,6 +435,20 @@ def test_answer_is_announced_once_and_whole(page, gated):
     expect(bubble).to_have_attribute("aria-busy", "false")
     assert page.evaluate("window.heard") == ["Socrates is thinking.", "word0 word1 word2"]
     assert page.locator("#chat [aria-live], #chat[aria-live]").count() == 0
+
+
+def test_sentences_that_come_at_once_are_all_announced(page, gated):
+    def generate(prompt, sampling, cancelled, progress):
+        yield "One is said. Two is said. Three is said. And four"
+        progress.finish = Finish.STOP
+
+    gated.engine.generate = generate
+    open_page(page, gated)
+    ask(page, "1 word")
+    expect(last_note(page)).to_have_text("CopyAgain")
+    expect(page.locator("#announcer p")).to_have_text(
+        ["Socrates is thinking.", "One is said.", "Two is said.", "Three is said.", "And four"]
+    )
 
 
 def test_keyboard_alone_is_enough(page, gated):

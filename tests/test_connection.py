@@ -391,6 +391,23 @@ def test_half_sent_requests_give_way_too_and_answers_do_not():
     assert [is_gone(client) for client in clients] == [*[False] * 6, True, True]
 
 
+def test_readers_that_take_nothing_give_way_too():
+    shared, clients = crowd(8)
+    for client in clients:
+        client.stall()
+        client.send(GET)
+        shared.loop.advance(0.001)
+    assert FakeClient(shared=shared, address="198.51.100.1").statuses == []
+    assert is_gone(clients[0])
+
+
+def test_ipv6_addresses_of_one_network_share_a_quarter():
+    shared, first = crowd(2, address="2001:db8:1:2::1")
+    FakeClient(shared=shared, address="2001:db8:1:2::9")
+    assert is_gone(first[0])
+    assert len(shared.connections) == 2
+
+
 def test_where_all_are_answered_a_newcomer_is_told_so():
     shared, clients = crowd(2, connections=2)
     for client in clients:

@@ -67,6 +67,36 @@ def test_what_is_read(tmp_path, key, pair, field, value):
     assert getattr(inspect(write_gguf(tmp_path / "m.gguf", {key: pair})), field) == value
 
 
+def test_key_that_is_there_twice(tmp_path):
+    """Ggml takes the first of them, and the check would look at the last."""
+    extra = b"llama.attention.head_count"
+    pair = struct.pack("<Q", len(extra)) + extra + struct.pack("<II", 4, 0)
+    for key, words in ((pair, "is there twice"), (pair.replace(b"_count", b"_coun\0"), "damaged")):
+        data = bytearray(write_gguf(tmp_path / "whole.gguf").read_bytes())
+        (count,) = struct.unpack_from("<Q", data, 16)
+        struct.pack_into("<Q", data, 16, count + 1)
+        assert words in refuse_bytes(tmp_path, data[:24] + key + data[24:])
+
+
+@pytest.mark.parametrize(
+    ("key", "pair", "words"),
+    [
+        ("llama.rope.scaling.factor", (4.0, F32), "rotary positions"),
+        ("llama.attention.causal", (False, GGUFValueType.BOOL), "would ignore"),
+        ("llama.logit_scale", (0.5, F32), "would ignore"),
+        ("llama.final_logit_softcapping", (30.0, F32), "would ignore"),
+        ("llama.attention.key_length", (32, U32), "another key_length"),
+        ("llama.rope.freq_base", (float("nan"), F32), "is nan"),
+        ("llama.rope.freq_base", (0.0, F32), "is 0.0"),
+        ("general.type", ("imatrix", STRING), "is no model, but imatrix"),
+        ("general.name", (1, U32), "general.name is no text"),
+        (f"{GGML}add_space_prefix", (False, GGUFValueType.BOOL), "no blank before a text"),
+    ],
+)
+def test_what_ctransformers_would_compute_otherwise(tmp_path, key, pair, words):
+    assert words in refuse(write_gguf(tmp_path / "m.gguf", {key: pair}))
+
+
 def test_good_ggjt(tmp_path):
     file = inspect(write_tiny_model(tmp_path / "model.bin"))
     assert (file.model_type, file.chat_template, file.is_llama_2) == ("llama", None, True)

@@ -48,6 +48,11 @@ def test_bad_value_is_exit_2_and_one_line(capsys, arguments, variables, line):
     assert capsys.readouterr().err == f"error: {line} (see --help)\n"
 
 
+def test_ping_interval_may_be_off():
+    assert parse_options(["--ping-interval", "off"], {}).ping_interval is None
+    assert parse_options(["--ping-interval", "2"], {}).ping_interval == 2
+
+
 def test_threads():
     assert parse_options(["--threads", "auto"], {"SOCRATES_THREADS": "3"}).threads is None
     assert parse_options(["--threads", "3"], {}).threads == 3

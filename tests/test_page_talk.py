@@ -6,7 +6,9 @@ import pytest
 from playwright.sync_api import expect
 
 from server.model.prompt.conversation import Turn
+from tests.support.engine import FakeEngine
 from tests.support.page import ask, last_answer, last_note, open_page
+from tests.support.process import InProcessServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.browser
@@ -160,7 +162,7 @@ def test_another_tab_begins_its_own_talk(page, gated):
 
 @pytest.mark.parametrize("kept", ["{", "[1]", '[{"question": 1}]', "null", '[{"answer": "a"}]'])
 def test_what_is_no_talk_is_not_restored(page, gated, kept):
-    page.add_init_script(f"sessionStorage.setItem('talk', {kept!r})")
+    page.add_init_script(f"sessionStorage.setItem('/talk', {kept!r})")
     open_page(page, gated)
     gated.engine.allow(100)
     expect(page.locator("#welcome")).to_be_visible()
@@ -224,6 +226,35 @@ def test_only_the_last_question_can_be_changed(page, gated):
     ask_in_turn(page, "1 word", "2 words", "3 words")
     expect(page.get_by_role("button", name="Edit")).to_have_count(1)
     expect(page.get_by_role("button", name="Again")).to_have_count(1)
+
+
+def test_answer_is_kept_if_none_comes_in_its_place(page, gated):
+    open_page(page, gated)
+    gated.engine.allow(100)
+    ask_in_turn(page, "1 word", "2 words")
+
+    def generate(prompt, sampling, cancelled, progress):
+        raise RuntimeError("ggml failed")
+        yield
+
+    gated.engine.generate = generate
+    press(page, "Again")
+    expect(last_note(page)).to_contain_text("The model failed on this prompt.")
+    page.reload()
+    assert bubbles(page) == ["1 word", "word0", "2 words", "word0 word1"]
+
+
+@pytest.mark.parametrize("way", ["New talk", "Edit"])
+def test_question_that_is_gone_is_not_asked_when_the_key_comes(page, way):
+    with InProcessServer(FakeEngine(), api_key="secret") as server:
+        server.wait_until_ready()
+        open_page(page, server)
+        ask(page, "2 words")
+        expect(last_note(page)).to_contain_text("An API key is required")
+        press(page, way)
+        expect(page.get_by_placeholder("The server's key")).to_be_hidden()
+        assert bubbles(page) == []
+        assert server.engine.prompts == []
 
 
 # -- a file ---------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ def farm():
     """Three servers behind the proxy."""
     require(find("haproxy"), "HAProxy")
     arguments = ("--threads", "1", "--trusted-proxy", "127.0.0.1", "--shutdown-timeout", "60")
+    arguments += ("--ping-interval", "off")
     with ExitStack() as stack:
         servers = [ServerProcess(*arguments) for _ in range(3)]
         for server in servers:

@@ -85,6 +85,15 @@ def test_plain_text_in_http_1_0_gets_its_head_too(gated):
         assert read_all(client) == b"word0 word1 "
 
 
+def test_with_the_interval_off_nothing_comes_before_the_first_word():
+    with InProcessServer(FakeEngine(gated=True), ping_interval=None) as server:
+        server.wait_until_ready()
+        with server.connect() as client:
+            client.sendall(completion("crash now"))
+            server.engine.allow(10)
+            assert read_until(client, b"}").startswith(b"HTTP/1.1 503 ")
+
+
 def test_failure_after_the_head_is_an_event_in_the_apis_form(gated):
     with gated.connect() as client:
         client.sendall(completion("crash now"))

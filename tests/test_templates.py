@@ -175,11 +175,26 @@ def test_plain_marks_end_an_answer(name, stops):
         ("{% for m in messages %}{{ loop.index }}{{ m.content }}{% endfor %}", "alike"),
         ("{{ ''.__class__.__mro__ }}", "fails"),
         ("{% for i in range(10**9) %}{{ i }}{% endfor %}", "fails"),
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "too long",
+        ),
+        ("{{ 'x' * 3000000000 }}", "too much memory"),
+        ("{{ 9**99999|int }}", "is not Jinja"),
+        ("{{ '\\ud800' }}{{ messages[0]['content'] }}", "not valid Unicode"),
     ],
 )
 def test_template_that_cannot_be_used_says_why(source, why):
     with pytest.raises(TemplateError, match=why):
         compile_template(source, "<s>", "</s>")
+
+
+def test_hugging_faces_tag_for_training_is_known():
+    source = (
+        "{% for m in messages %}{{ '<' + m.role + '>' }}{% generation %}{{ m.content }}"
+        "{% endgeneration %}{% endfor %}{{ '<assistant>' }}"
+    )
+    assert compile_template(source, "<s>", "</s>").cue == "<assistant>"
 
 
 def model_file(tmp_path, **changes):

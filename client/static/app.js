@@ -141,15 +141,17 @@ function begin(prompt) {
  */
 function askAgain(prompt, bubble) {
   if (running) return;
+  const last = isLastKept ? bubble.text : "";
   bubble.remove();
   cutTalk();
-  answer(prompt);
+  answer(prompt, last);
 }
 
 /** @param {string} prompt the last question, to be put otherwise */
 function edit(prompt) {
   running?.abort(DROPPED);
   speaker.stop();
+  forgetRetry();
   dropLast(chat);
   cutTalk();
   input.value = prompt;
@@ -166,6 +168,7 @@ function showTalk(isOne) {
 function beginNewTalk() {
   running?.abort(DROPPED);
   speaker.stop();
+  forgetRetry();
   conversation.clear();
   keepTalk();
   dropAll(chat);
@@ -202,10 +205,10 @@ function addToTalk(question, answer) {
   keepTalk();
 }
 
+// What the browser keeps is cut only when a new turn takes its place: a reload loses nothing.
 function cutTalk() {
   if (isLastKept) conversation.cut();
   isLastKept = false;
-  keepTalk();
 }
 
 function keepTalk() {
@@ -216,8 +219,9 @@ function keepTalk() {
  * Ask and show the answer. Call it within a tap or key press: iOS lets a page speak only then.
  *
  * @param {string} prompt
+ * @param {string} [last] what was answered before, and counts again if nothing comes now
  */
-async function answer(prompt) {
+async function answer(prompt, last = "") {
   const bubble = addAnswer(chat);
   running = new AbortController();
   const { signal } = running;
@@ -228,14 +232,15 @@ async function answer(prompt) {
   const again = () => askAgain(prompt, bubble);
   isLastKept = false;
   setBusy(true);
-  announcer.textContent = "Socrates is thinking.";
+  announcer.replaceChildren();
+  announce("Socrates is thinking.");
   try {
     speaker.stop();
     speaker.prime();
     const sentences = new SentenceSplitter();
     const say = (/** @type {string} */ sentence) => {
       speaker.say(sentence);
-      announcer.textContent = sentence;
+      announce(sentence);
     };
     await waiting.begin();
     await ask(conversation.request(prompt), {
@@ -255,6 +260,7 @@ async function answer(prompt) {
   } catch (error) {
     waiting.end();
     explain(error, signal, bubble, prompt, again);
+    if (last && !isLastKept && signal.reason !== DROPPED) addToTalk(prompt, last);
   } finally {
     running = null;
     setBusy(false);
@@ -285,6 +291,14 @@ function explain(error, signal, bubble, prompt, again) {
   }
 }
 
+// Added and not replaced: of several that come at once a screen reader would read only the last.
+/** @param {string} sentence */
+function announce(sentence) {
+  const line = document.createElement("p");
+  line.textContent = sentence;
+  announcer.append(line);
+}
+
 /** @param {boolean} isBusy */
 function setBusy(isBusy) {
   const isFocusFree = document.activeElement === document.body || document.activeElement === stop;
@@ -292,6 +306,12 @@ function setBusy(isBusy) {
   stop.hidden = !isBusy;
   // Not on a phone, where focus brings up a keyboard over what was just said.
   if (!isBusy && isFocusFree && hasKeyboard) input.focus({ preventScroll: true });
+}
+
+// The question that waits for the key is gone from the page.
+function forgetRetry() {
+  retryWithKey = null;
+  keyForm.hidden = true;
 }
 
 /** @param {() => void} retry */

@@ -1,4 +1,7 @@
-// What the browser keeps for this page: settings for good, the conversation for this tab.
+// What the browser keeps for this page: settings for good, the conversation for this tab. Other
+// servers may be under other paths of the same origin, so names have the page's path before them.
+
+const PLACE = (globalThis.location?.pathname ?? "/").replace(/[^/]*$/, "");
 
 /** @param {string} name @param {string} value */
 export function remember(name, value) {
@@ -34,8 +37,8 @@ export function kept(name) {
  */
 function write(storage, name, value) {
   try {
-    if (value === null) storage().removeItem(name);
-    else storage().setItem(name, value);
+    if (value === null) storage().removeItem(PLACE + name);
+    else storage().setItem(PLACE + name, value);
   } catch {
     // denied, or full
   }
@@ -44,7 +47,7 @@ function write(storage, name, value) {
 /** @param {() => Storage} storage @param {string} name */
 function read(storage, name) {
   try {
-    return storage().getItem(name);
+    return storage().getItem(PLACE + name);
   } catch {
     return null;
   }

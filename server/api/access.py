@@ -10,7 +10,7 @@ origin out of any: only Host tells.
 """
 
 import hmac
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -21,6 +21,7 @@ from server.http.response import Header
 ANY = "*"
 _DAY_S = 86400
 _REMEMBERED_HOSTS = 64
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _OURS = ("same-origin", "none")  # the latter: typed into the address bar, or a bookmark
 
 
@@ -118,27 +119,28 @@ class Access:
             return True
         if site := head.get(b"sec-fetch-site"):
             return site.lower() in _OURS
-        return not origin or origin.partition("://")[2] == head.get(b"host").lower()
-
-
-def is_loopback(hosts: Sequence[str]) -> bool:
-    """Whether all addresses or names to listen on are reached from this machine only."""
-    return all(_is_this_machine(host, only_loopback=True) for host in hosts)
+        if not origin:
+            return True
+        scheme, _, authority = origin.partition("://")
+        # A browser leaves the default port out; a proxy may write it.
+        host = head.get(b"host").lower().removesuffix(_DEFAULT_PORTS.get(scheme, ""))
+        return authority == host
 
 
 def _name_of(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0][1:]
-    return host.rpartition(":")[0].lower() or host.lower() if ":" in host else host.lower()
+    name = host.rpartition(":")[0] or host if ":" in host else host
+    return name.lower().removesuffix(".")  # the root, as in socrates.local.
 
 
 # An address cannot be made to point elsewhere; localhost never leaves the machine (RFC 6761
 # section 6.3), and .local is answered on the local network only (RFC 6762).
-def _is_this_machine(name: str, only_loopback: bool = False) -> bool:
+def _is_this_machine(name: str) -> bool:
     if not name:  # HTTP/1.0: no browser
-        return not only_loopback
+        return True
     try:
-        return ip_address(name).is_loopback or not only_loopback
+        ip_address(name)
     except ValueError:
-        is_local = name == "localhost" or name.endswith(".localhost")
-        return is_local or (not only_loopback and name.endswith(".local"))
+        return name == "localhost" or name.endswith((".localhost", ".local"))
+    return True

@@ -10,7 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.api.messages import BadField, ChatLimits, ContextExceeded, read_chat_request
+from server.api.messages import (
+    BadField,
+    ChatLimits,
+    ContextExceeded,
+    NothingSaid,
+    read_chat_request,
+)
 from server.api.reply import Replies
 from server.http.errors import HttpError, NotFound
 from server.http.exchange import (
@@ -60,6 +66,8 @@ class ApiError(HttpError):
         elif isinstance(error, ContextExceeded):
             self.status = 400  # as that API has it; of itself it is a 413
             self._field, self._code = "messages", "context_length_exceeded"
+        elif isinstance(error, NothingSaid):
+            self._field, self._code = "messages", "invalid_value"
         elif isinstance(error, NoModel):
             self._field, self._code = "model", "model_not_found"
 

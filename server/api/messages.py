@@ -35,7 +35,7 @@ _SHARE = Real(0, 1)
 # What would change the answer's form, on which a client relies; everything else that this server
 # does not know is ignored. Absent and null are the same.
 _UNSUPPORTED: dict[str, Callable[[Any], bool]] = {
-    "n": lambda value: value not in (None, 1),
+    "n": lambda value: value is not None and (value != 1 or not _is_whole(value)),
     "logprobs": lambda value: value not in (None, False),
     "response_format": lambda value: value is not None and value != {"type": "text"},
     "tool_choice": lambda value: value not in (None, "auto", "none"),
@@ -49,6 +49,14 @@ _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant"
 _SILENCE = "..."  # what a visitor "said" before an assistant's first message
 
 Object = Mapping[str, Any]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class NothingSaid(BadRequest):
+    """The question is empty."""
 
 
 class ContextExceeded(ContentTooLarge):
@@ -128,6 +136,8 @@ def read_object(body: bytes) -> Object:
     except UnicodeDecodeError:
         raise BadRequest("The body is not valid UTF-8.") from None
     except json.JSONDecodeError as error:
+        if "BOM" in error.msg:  # it advises a programmer
+            raise BadRequest("The body is not valid JSON: it begins with two marks.") from None
         raise BadRequest(f"The body is not valid JSON: {_lower(error.msg)}.") from None
     except RecursionError:
         raise BadRequest("The JSON is nested too deeply.") from None
@@ -151,7 +161,7 @@ def read_conversation(request: Object, message_bytes: int) -> Conversation:
     """
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
-        code = "invalid_type" if messages else "missing_required_parameter"
+        code = "missing_required_parameter" if messages is None else "invalid_value"
         raise BadField("messages", "must be a list of at least one message", code)
     said = [_read_message(index, value) for index, value in enumerate(messages)]
     system = "\n\n".join(text for role, text in said if role == "system")

@@ -8,11 +8,10 @@ that must then end.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from server.api.messages import ContextExceeded
+from server.api.messages import ContextExceeded, NothingSaid
 from server.http.clients import share_of
 from server.http.deadline import Deadline, Loop
 from server.http.errors import (
-    BadRequest,
     HttpError,
     TooManyRequests,
     Unavailable,
@@ -33,7 +32,7 @@ from server.model.sampler import Sampling
 from server.model.worker import Worker
 
 _HTTP_OF: dict[type[ModelError], Callable[[str], HttpError]] = {
-    PromptEmpty: BadRequest,
+    PromptEmpty: NothingSaid,
     PromptTooLong: ContextExceeded,
     QueueFull: Unavailable,
     ClientQueueFull: TooManyRequests,
@@ -79,9 +78,10 @@ class Reply:
         loop: the event loop.
         ping_s: seconds of silence, before the first piece, after which a stream gives a sign of
             life: clients and proxies give up on a server that says nothing for a minute or less.
+            None gives none: nothing is sent before the first piece.
     """
 
-    def __init__(self, exchange: Exchange, form: Form, loop: Loop, ping_s: float) -> None:
+    def __init__(self, exchange: Exchange, form: Form, loop: Loop, ping_s: float | None) -> None:
         self._exchange = exchange
         self._form = form
         self._ping_s = ping_s
@@ -90,7 +90,7 @@ class Reply:
 
     def wait(self) -> None:
         """Note that the answer is under way: a stream begins now, or gives a sign of life later."""
-        if self._form.is_streamed:
+        if self._form.is_streamed and self._ping_s is not None:
             if self._form.sign_of_life:
                 self._start()
             self._silence.set(self._ping_s)
@@ -163,7 +163,7 @@ class Replies:
         worker: Worker,
         loop: Loop,
         on_refused: Callable[[ModelError], None],
-        ping_s: float,
+        ping_s: float | None,
     ) -> None:
         self._worker = worker
         self._loop = loop

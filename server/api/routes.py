@@ -103,8 +103,10 @@ class Routes:
                 check=_check_json,
             ),
             models: _Route(_READ, completions.list_models, needs_key=True),
-            f"{models}/{quote(model_name)}": _Route(_READ, completions.show_model, needs_key=True),
         }
+        # As clients spell it, and as it is once decoded.
+        for name in (quote(model_name, safe=""), model_name):
+            self._routes[f"{models}/{name}"] = _Route(_READ, completions.show_model, needs_key=True)
         for path, asset in assets.items():
             self._routes[path] = _Route(
                 _READ, partial(_send_asset, asset), checks_preconditions=True

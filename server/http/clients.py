@@ -51,7 +51,7 @@ class ClientAddresses:
 
 
 def share_of(client: str) -> str:
-    """Whose share of the queue a client's prompts count towards.
+    """Whose share of the queue and of the connections a client counts towards.
 
     The IPv6 addresses of one /64 network are mostly one client.
     """

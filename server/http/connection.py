@@ -210,15 +210,17 @@ class Connection(asyncio.Protocol):
     @property
     def idle_since(self) -> float | None:
         """When it began to wait for its client; None while it answers."""
-        timeout_s = _timeout_s(self._phase, self._shared.limits)
-        is_waiting = timeout_s is not None and self._exchange is None and not self._is_stalled
-        when = self._deadline.when
-        return when - timeout_s if is_waiting and when is not None and timeout_s else None
+        limits, when = self._shared.limits, self._deadline.when
+        stalled_s = limits.stalled_timeout_s
+        timeout_s = stalled_s if self._is_stalled else _timeout_s(self._phase, limits)
+        if self._exchange is not None or timeout_s is None or when is None:
+            return None
+        return when - timeout_s
 
     def give_way(self) -> None:
         """Close: at once, for no answer is under way."""
         transport = self._open_transport()
-        if self._phase is _Phase.IDLE:
+        if self._phase is _Phase.IDLE and not self._is_stalled:
             transport.close()
         else:
             transport.abort()

@@ -83,6 +83,7 @@ class RequestParser:
 
     __slots__ = (
         "_at",
+        "_authority",
         "_blank_lines",
         "_body",
         "_buffer",
@@ -106,6 +107,7 @@ class RequestParser:
         # Of the request being read.
         self._blank_lines = 0
         self._line: tuple[str, str, str, int] = ("", "", "", 0)
+        self._authority: bytes | None = None  # of the target, which takes the place of Host
         self._fields: dict[bytes, bytes] = {}
         self._field_bytes = 0
         self._field_count = 0
@@ -167,7 +169,7 @@ class RequestParser:
         method, target, major, minor = match.groups()
         if major != b"1":
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are supported.")
-        path, query = split_target(method, target)
+        path, query, self._authority = split_target(method, target)
         self._line = (method.decode(), path.decode(), query.decode(), int(minor))
         self._at = match.end()
         return True
@@ -247,6 +249,8 @@ class RequestParser:
         method, path, query, minor = self._line
         fields = self._fields
         check_host(fields, minor)
+        if self._authority is not None:
+            fields[b"host"] = self._authority
         has_body = self._frame_body(minor)
         keep_alive = keeps_alive(fields, minor)
         expects = b"expect" in fields and self._check_expectation(minor, has_body)

@@ -64,13 +64,16 @@ class RequestHead:
         return [member.strip(" \t").lower() for member in self.get(name).split(",")]
 
 
-def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """Path and query of a target in one of its four forms (RFC 9112 section 3.2).
+def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
+    """Path, query and authority of a target in one of its four forms (RFC 9112 section 3.2).
+
+    The authority is None where the target has none.
 
     Raises:
         BadRequest, MisdirectedRequest, NotImplementedHere: if it is malformed or not served.
     """
-    if _BAD_PERCENT.search(target):
+    # Browsers leave a stray % in a query as it is (WHATWG URL standard).
+    if _BAD_PERCENT.search(target.partition(b"?")[0]):
         raise BadRequest("The request target has a broken percent-encoding.")
     if method == b"CONNECT":
         raise NotImplementedHere("This server is not a proxy: CONNECT is not implemented.")
@@ -78,18 +81,18 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
         path, _, query = target.partition(b"?")
         if b"[" in path or b"]" in path:
             raise BadRequest("The request target is not valid HTTP/1.1.")
-        return path, query
+        return path, query, None
     if target == b"*":
         if method != b"OPTIONS":
             raise BadRequest("The request target * is for OPTIONS only.")
-        return target, b""
+        return target, b"", None
     match = _ABSOLUTE.fullmatch(target)
     if match is None or not is_authority(match[2]) or b"[" in match[3] or b"]" in match[3]:
         raise BadRequest("The request target is not valid HTTP/1.1.")
     if match[1]:  # RFC 9110 section 7.4: it did not come over TLS
         raise MisdirectedRequest("This connection is not secured, so https is not served on it.")
-    # Section 3.2.2: the authority in the target wins, and Host is not compared with it.
-    return match[3] or b"/", match[4] or b""
+    # Section 3.2.2: the authority in the target takes the place of Host.
+    return match[3] or b"/", match[4] or b"", match[2]
 
 
 def check_host(fields: dict[bytes, bytes], minor: int) -> None:

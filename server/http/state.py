@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.http import response
-from server.http.clients import ClientAddresses
+from server.http.clients import ClientAddresses, share_of
 from server.http.deadline import Loop
 from server.http.errors import HttpError
 from server.http.exchange import Exchange, Record
@@ -107,11 +107,11 @@ class ServerState:
         a quarter of the places, and beyond that its own give way, so that nobody can take all; a
         trusted proxy's stands for many clients and may have more.
         """
-        address = connection.address
+        address = share_of(connection.address)
         share = max(1, self.limits.connections // _SHARES)
         candidates: Iterable[Closable] = ()
-        if self.by_address[address] >= share and not self.clients.is_trusted(address):
-            candidates = [other for other in self.connections if other.address == address]
+        if self.by_address[address] >= share and not self.clients.is_trusted(connection.address):
+            candidates = [other for other in self.connections if share_of(other.address) == address]
         elif len(self.connections) >= self.limits.connections:
             candidates = self.connections
         if candidates:
@@ -130,9 +130,10 @@ class ServerState:
         self.refused.discard(connection)
         if connection in self.connections:
             self.connections.remove(connection)
-            self.by_address[connection.address] -= 1
-            if not self.by_address[connection.address]:
-                del self.by_address[connection.address]
+            address = share_of(connection.address)
+            self.by_address[address] -= 1
+            if not self.by_address[address]:
+                del self.by_address[address]
 
     def answer(self, exchange: Exchange) -> None:
         """Have the application answer; whatever it raises becomes a response."""

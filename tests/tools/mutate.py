@@ -50,13 +50,16 @@ def _mutate(whole: bytes, head: int, draw: random.Random) -> bytes:
     data = bytearray(whole)
     for _ in range(draw.choice((1, 1, 2, 4))):
         at = draw.randrange(head)
-        kind = draw.randrange(4)
+        kind = draw.randrange(5)
         if kind == 0:
             data[at] ^= 1 << draw.randrange(8)
         elif kind == 1:
             data[at] = draw.choice((0, 1, 0x7F, 0x80, 0xFF))
         elif kind == 2:
             data[at : at + 4] = draw.choice((0, 1, 2**31 - 1, 2**32 - 1)).to_bytes(4, "little")
+        elif kind == 3:  # what is elsewhere, so that keys and names come twice
+            length, other = draw.choice((8, 32, 64)), draw.randrange(head)
+            data[at : at + length] = data[other : other + length]
         else:
             data[at : at + 8] = draw.choice((0, 2**31, 2**63 - 1)).to_bytes(8, "little")
     return bytes(data)

@@ -50,7 +50,9 @@ class CatalogModel:
     @property
     def path(self) -> Path:
         """Where the file is once fetched."""
-        return MODELS_DIRECTORY / self.name.replace(":", "/", 1) / self.file_name
+        if isinstance(self.source, HubSource) and self.name.startswith("hf:"):
+            return MODELS_DIRECTORY / "hf" / self.source.repository / self.file_name
+        return MODELS_DIRECTORY / self.name / self.file_name
 
     @property
     def is_fetched(self) -> bool:
@@ -131,9 +133,17 @@ def find(name_or_path: str) -> CatalogModel | Path:
     if match := _HUB_NAME.fullmatch(name_or_path):
         repository, file = match.groups()
         return CatalogModel(
-            name=f"hf:{repository}",
+            name=f"hf:{repository}/{file}",
             source=HubSource(repository, file),
             file_name=file,
             licence=f"see https://huggingface.co/{repository}",
         )
-    return CATALOG.get(name_or_path) or Path(name_or_path).expanduser()
+    return CATALOG.get(name_or_path) or expand(name_or_path)
+
+
+def expand(text: str) -> Path:
+    """The path with its ~ or ~USER replaced, if there is such a user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)

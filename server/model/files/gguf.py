@@ -1,10 +1,12 @@
 """Reads the head of a GGUF file, versions 2 and 3 (ggml's docs/gguf.md)."""
 
+import math
 import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from server.model.files.catalog import TOKENIZER_FILE
 from server.model.files.cursor import Cursor
 from server.model.files.modelfile import ModelFile
 from server.model.files.tensors import (
@@ -28,6 +30,17 @@ _VOCABULARY = "tokenizer.ggml."
 _BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
 # A GGUF file converted from Meta's Llama 2, whose converters wrote no chat template at first.
 _LLAMA_2_NAME = re.compile(r"llama[ -]?(v2|2)\b", re.I)
+
+# What newer llama.cpp reads, with the value that changes nothing.
+_IGNORED = {
+    "llama.attention.causal": True,
+    "llama.attention.scale": None,
+    "llama.attn_logit_softcapping": None,
+    "llama.embedding_scale": 1,
+    "llama.final_logit_softcapping": None,
+    "llama.logit_scale": 1,
+    "llama.residual_scale": 1,
+}
 
 Value = int | float | str | None  # None stands for an array
 
@@ -70,7 +83,9 @@ def read_gguf(cursor: Cursor) -> ModelFile:
 def _read_metadata(cursor: Cursor, pair_count: int) -> _Metadata:
     metadata = _Metadata()
     for _ in range(pair_count):
-        key, kind = _read_string(cursor), cursor.number("I")
+        key, kind = _read_name(cursor), cursor.number("I")
+        if key in metadata.kinds:  # ggml takes the first, we would check the last
+            raise cursor.refuse(f"its {key} is there twice")
         if kind == _ARRAY:
             metadata.values[key] = None
             metadata.kinds[key], metadata.lengths[key] = _read_array(cursor, key, metadata)
@@ -82,6 +97,14 @@ def _read_metadata(cursor: Cursor, pair_count: int) -> _Metadata:
 
 def _read_string(cursor: Cursor) -> str:
     return cursor.take(cursor.number("Q")).decode("utf-8", "replace")
+
+
+# ggml ends a name at its first NUL.
+def _read_name(cursor: Cursor) -> str:
+    name = _read_string(cursor)
+    if "\0" in name:
+        raise cursor.refuse("its metadata is damaged")
+    return name
 
 
 def _read_value(cursor: Cursor, kind: int) -> Value:
@@ -119,8 +142,11 @@ def _size_of(kind: int) -> int:
 
 
 def _check_kind(cursor: Cursor, values: Mapping[str, Value]) -> None:
-    if values.get("general.type") == "adapter":
+    kind = values.get("general.type", "model")
+    if kind == "adapter":
         raise cursor.refuse("it is a LoRA adapter, which has to be merged into its model")
+    if kind != "model":
+        raise cursor.refuse(f"it is no model, but {kind}")
     parts = values.get("split.count")
     if isinstance(parts, int) and parts > 1:
         number = values.get("split.no")
@@ -137,13 +163,15 @@ def _check_kind(cursor: Cursor, values: Mapping[str, Value]) -> None:
             "its vocabulary is not SentencePiece, which ctransformers needs (SmolLM2 has models "
             "in the catalogue that are adapted)"
         )
-    _check_scaling(cursor, values)
+    _check_arithmetic(cursor, values)
 
 
 # What this ctransformers would ignore, and so compute something else.
-def _check_scaling(cursor: Cursor, values: Mapping[str, Value]) -> None:
+def _check_arithmetic(cursor: Cursor, values: Mapping[str, Value]) -> None:
     scaling, factor = values.get("llama.rope.scaling.type"), values.get("llama.rope.scaling.factor")
-    if scaling not in (None, "none") and factor != 1:
+    if (scaling != "none" and factor not in (None, 1)) or (
+        scaling not in (None, "none") and factor != 1
+    ):
         raise cursor.refuse(
             f"it scales its rotary positions ({scaling}, {factor}), which ctransformers would "
             "ignore"
@@ -151,6 +179,12 @@ def _check_scaling(cursor: Cursor, values: Mapping[str, Value]) -> None:
     experts = values.get("llama.expert_count")
     if isinstance(experts, int) and experts > 0:
         raise cursor.refuse(f"it is a mixture of {experts} experts, which ctransformers lacks")
+    for key, usual in _IGNORED.items():
+        if (value := values.get(key, usual)) != usual:
+            raise cursor.refuse(f"its {key} is {value}, which ctransformers would ignore")
+    has_tokenizer = (cursor.path.parent / TOKENIZER_FILE).exists()
+    if values.get(f"{_VOCABULARY}add_space_prefix") is False and not has_tokenizer:
+        raise cursor.refuse("its tokenizer puts no blank before a text, and ctransformers' does")
 
 
 def _check_vocabulary(cursor: Cursor, metadata: _Metadata) -> None:
@@ -161,6 +195,8 @@ def _check_vocabulary(cursor: Cursor, metadata: _Metadata) -> None:
             raise cursor.refuse(f"its vocabulary has no {name}, which ctransformers needs")
         if metadata.kinds[key] not in kinds or metadata.lengths[key] != len(metadata.tokens):
             raise cursor.refuse("its vocabulary is damaged")
+    if b"<0x0A>" not in metadata.tokens:
+        raise cursor.refuse("its vocabulary has no token <0x0A> for the line feed")
     for name in ("bos", "eos", "unknown", "seperator", "padding"):  # as llama.cpp spells it
         key = f"{_VOCABULARY}{name}_token_id"
         index = metadata.values.get(key, 0)
@@ -190,8 +226,13 @@ def _read_sizes(cursor: Cursor, metadata: _Metadata) -> Sizes:
         key = f"llama.{name}"
         if name.endswith("epsilon") and key not in metadata.values:
             raise cursor.refuse(f"it has no {key}")
-        if metadata.kinds.get(key, _F32) != _F32:
+        value = metadata.values.get(key, 1.0)
+        if metadata.kinds.get(key, _F32) != _F32 or not isinstance(value, float):
             raise cursor.refuse(f"its {key} is no f32")
+        if not 0 < value < math.inf:
+            raise cursor.refuse(f"its {key} is {value}")
+    if metadata.kinds.get("general.name", _STRING) != _STRING:
+        raise cursor.refuse("its general.name is no text")
     heads = size("attention.head_count")
     sizes = Sizes(
         vocabulary=len(metadata.tokens),
@@ -203,6 +244,10 @@ def _read_sizes(cursor: Cursor, metadata: _Metadata) -> Sizes:
     )
     rotated = size("rope.dimension_count", sizes.embedding // heads or 1)
     check_heads(cursor, sizes.embedding, heads, rotated)
+    width = sizes.embedding // heads
+    for name in ("key_length", "value_length"):
+        if size(f"attention.{name}", width) != width:
+            raise cursor.refuse(f"its heads have another {name} than ctransformers expects")
     if heads % sizes.kv_heads:
         raise cursor.refuse("its numbers of attention heads do not fit together")
     return sizes
@@ -215,7 +260,7 @@ def _read_tensors(cursor: Cursor, values: Mapping[str, Value], count: int) -> di
     shapes: dict[str, Shape] = {}
     end = 0
     for _ in range(count):
-        name = _read_string(cursor)
+        name = _read_name(cursor)
         dimensions = tuple(cursor.number("Q") for _ in range(dimension_count(cursor)))
         kind, offset = cursor.number("I"), cursor.number("Q")
         if name in shapes or offset % alignment:

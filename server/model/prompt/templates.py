@@ -12,14 +12,20 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from server.model.errors import ModelFileError
+from server.model.files.catalog import expand
 from server.model.files.modelfile import ModelFile
+from server.model.prompt.confined import ConfinedError, run_confined
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +49,16 @@ _QUESTIONS = ("QaskoneQ", "QasktwoQ", "QaskthreeQ")
 _ANSWERS = ("QsayoneQ", "QsaytwoQ")
 _BETWEEN_SYSTEM_AND_QUESTION = "\n\n"
 _MOST_RENDERED = 100_000  # letters
+
+
+class _Generation(Extension):
+    """Hugging Face's {% generation %}, which marks what is trained on; it prints nothing itself."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class TemplateError(Exception):
@@ -93,7 +109,7 @@ def find_template(file: ModelFile, chosen: str = AUTO) -> Template:
     if chosen == LLAMA_2 or (chosen == AUTO and source is None and file.is_llama_2):
         source = _LLAMA_2
     elif chosen != AUTO:
-        source, owner = _read(Path(chosen)), chosen
+        source, owner = _read(expand(chosen)), chosen
     if source is None:
         raise ModelFileError(
             f"The model file {file.path} has no chat template: name one, a Jinja file, "
@@ -112,14 +128,15 @@ def find_template(file: ModelFile, chosen: str = AUTO) -> Template:
 
 def _read(path: Path) -> str:
     try:
-        return path.expanduser().read_text("utf-8")
+        return path.read_text("utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ModelFileError(f"The chat template {path} cannot be read: {reason}.") from error
 
 
+@lru_cache(maxsize=4)  # the server asks before it listens, and the loader once more
 def compile_template(source: str, bos: str, eos: str) -> Template:
-    """Take the Jinja template `source` apart.
+    """Take the Jinja template `source` apart, in a process with bounded time and memory.
 
     Args:
         source: as in the model file.
@@ -127,17 +144,27 @@ def compile_template(source: str, bos: str, eos: str) -> Template:
         eos: that of the token at the end.
 
     Raises:
-        TemplateError: if it is no Jinja, fails, or does not treat all turns alike.
+        TemplateError: if it is no Jinja, fails, takes too much time or memory, or does not treat
+            all turns alike.
     """
+    try:
+        return run_confined(_compile, source, bos, eos)
+    except ConfinedError as error:
+        raise TemplateError(str(error)) from error
+
+
+def _compile(source: str, bos: str, eos: str) -> Template:
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
     )
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = lambda _: ""
     environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
     try:
         template = environment.from_string(source)
-    except jinja2.TemplateError as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # constants are evaluated here already
         raise TemplateError(f"is not Jinja: {error}") from error
 
     def render(has_system: bool, turns: int) -> str:
@@ -146,10 +173,17 @@ def compile_template(source: str, bos: str, eos: str) -> Template:
             text = template.render(
                 messages=messages, add_generation_prompt=True, bos_token=bos, eos_token=eos
             )
+        except MemoryError:
+            raise
         except Exception as error:  # a template is a program: it fails as it likes
             raise TemplateError(f"fails: {error}") from error
         if len(text) > _MOST_RENDERED:
             raise TemplateError("prints too much")
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise TemplateError("prints what is not valid Unicode") from None
         return text
 
     try:
