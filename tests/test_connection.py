@@ -438,7 +438,7 @@ def test_places_are_counted_right_in_the_end():
     for client in clients:
         client.connection.connection_lost(None)
     assert not shared.connections
-    assert not shared.by_address
+    assert not shared.by_share
 
 
 def test_refused_connections_are_bounded_too():

@@ -27,6 +27,7 @@ from enum import Enum
 from typing import cast
 
 from server.http import response
+from server.http.clients import share_of
 from server.http.deadline import Deadline
 from server.http.errors import HttpError, RequestTimeout, Unavailable
 from server.http.exchange import Exchange, Record, last_response
@@ -81,6 +82,7 @@ class Connection(asyncio.Protocol):
         "_shared",
         "_transport",
         "address",
+        "share",
     )
 
     def __init__(self, shared: ServerState) -> None:
@@ -88,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._shared = shared
         # of the connection
         self.address = ""  # of the peer
+        self.share = ""  # of the places, that it takes
         self._transport: asyncio.Transport | None = None
         self._parser = RequestParser(shared.limits.parser)
         self._phase = _Phase.IDLE
@@ -109,6 +112,7 @@ class Connection(asyncio.Protocol):
         self._flow = Flow(self._transport, shared.limits.vanished_timeout_s)
         name = transport.get_extra_info("peername")
         self.address = str(name[0]) if name else ""
+        self.share = share_of(self.address)
         if shared.add(self):
             self._enter(_Phase.IDLE)
         elif len(shared.refused) < _REFUSED_CONNECTIONS:

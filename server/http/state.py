@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.http import response
-from server.http.clients import ClientAddresses, share_of
+from server.http.clients import ClientAddresses
 from server.http.deadline import Loop
 from server.http.errors import HttpError
 from server.http.exchange import Exchange, Record
@@ -74,7 +74,11 @@ class Closable(Protocol):
 
     @property
     def address(self) -> str:
-        """The peer's, as long as it is open."""
+        """The peer's."""
+
+    @property
+    def share(self) -> str:
+        """Whose share of the places it takes (`clients.share_of`)."""
 
     @property
     def idle_since(self) -> float | None:
@@ -95,7 +99,7 @@ class ServerState:
     clock: response.DateClock = field(default_factory=response.DateClock)
     clients: ClientAddresses = field(default_factory=ClientAddresses)
     connections: set[Closable] = field(default_factory=set)
-    by_address: Counter[str] = field(default_factory=Counter)  # of `connections`
+    by_share: Counter[str] = field(default_factory=Counter)  # of `connections`
     refused: set[Closable] = field(default_factory=set)  # turned away, but not closed yet
     is_closing: bool = False  # no connection is kept alive any more
     memo: Memo = field(default_factory=Memo)
@@ -107,11 +111,11 @@ class ServerState:
         a quarter of the places, and beyond that its own give way, so that nobody can take all; a
         trusted proxy's stands for many clients and may have more.
         """
-        address = share_of(connection.address)
-        share = max(1, self.limits.connections // _SHARES)
+        share = connection.share
+        places = max(1, self.limits.connections // _SHARES)
         candidates: Iterable[Closable] = ()
-        if self.by_address[address] >= share and not self.clients.is_trusted(connection.address):
-            candidates = [other for other in self.connections if share_of(other.address) == address]
+        if self.by_share[share] >= places and not self.clients.is_trusted(connection.address):
+            candidates = [other for other in self.connections if other.share == share]
         elif len(self.connections) >= self.limits.connections:
             candidates = self.connections
         if candidates:
@@ -122,7 +126,7 @@ class ServerState:
             self.remove(longest)
             longest.give_way()
         self.connections.add(connection)
-        self.by_address[address] += 1
+        self.by_share[share] += 1
         return True
 
     def remove(self, connection: Closable) -> None:
@@ -130,10 +134,9 @@ class ServerState:
         self.refused.discard(connection)
         if connection in self.connections:
             self.connections.remove(connection)
-            address = share_of(connection.address)
-            self.by_address[address] -= 1
-            if not self.by_address[address]:
-                del self.by_address[address]
+            self.by_share[connection.share] -= 1
+            if not self.by_share[connection.share]:
+                del self.by_share[connection.share]
 
     def answer(self, exchange: Exchange) -> None:
         """Have the application answer; whatever it raises becomes a response."""
