@@ -30,8 +30,13 @@ def set_up(level: str, log_format: str) -> None:
     """Log this process's events to stderr."""
     stream = log_stream()
     handler = make_handler(stream, log_format)
-    stream.describe_dropped = lambda count: handler.format(_record_dropped(count)) + "\n"
+    report_dropped(stream, handler)
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def report_dropped(stream: "PatientStream", handler: logging.Handler) -> None:
+    """Have `stream` report lines that it drops as `handler` writes events."""
+    stream.describe_dropped = lambda count: handler.format(_record_dropped(count)) + "\n"
 
 
 @functools.cache

@@ -1,11 +1,13 @@
 """The real process: how it starts, how it refuses to, and how it ends."""
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -143,6 +145,30 @@ def test_signal_while_it_is_still_importing(tiny_path, number):
     assert process.wait(PATIENCE_S) == 0
     assert "Traceback" not in rest
     assert "Socrates is at" not in rest
+
+
+def test_nohup_holds(tiny_path):
+    """A signal that is ignored when the process starts stays ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit it
+    try:
+        with ServerProcess("--model", tiny_path) as server:
+            server.wait_until_ready()
+            server.process.send_signal(signal.SIGHUP)
+            for _ in range(3):
+                assert server.request("GET", "/healthz")[0] == 200
+            assert server.stop() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_model_is_found_by_the_name_that_is_listed(tmp_path):
+    path = write_tiny_model(tmp_path / "My Model:v1+x.bin")
+    with ServerProcess("--model", str(path)) as server:
+        server.wait_until_ready()
+        name = json.loads(server.request("GET", "/v1/models")[2])["data"][0]["id"]
+        assert name == "My Model:v1+x"
+        for spelt in (quote(name), quote(name, safe="")):
+            assert server.request("GET", f"/v1/models/{spelt}")[0] == 200
 
 
 def test_new_connections_are_refused_while_it_shuts_down():

@@ -138,3 +138,11 @@ def test_every_request_is_one_line_and_says_how_it_ended(monkeypatch):
 
 def ending(requests, word):
     return any(fields.get("ended") == word for fields in requests)
+
+
+def test_dropped_lines_are_reported_in_the_formats_own_form():
+    formats = {"json": lambda line: json.loads(line)["message"], "text": lambda line: line}
+    for log_format, read in formats.items():
+        stream = logs.PatientStream(io.StringIO())
+        logs.report_dropped(stream, logs.make_handler(stream, log_format))
+        assert "7 lines of the log were dropped" in read(stream.describe_dropped(7))

@@ -155,6 +155,8 @@ def test_page_works_under_a_path_behind_nginx(page, tmp_path):
             ".then((manifest) => new URL(manifest.start_url, url).href)",
             manifest,
         )
+        names = page.evaluate("Object.keys(sessionStorage)")
+    assert names == ["/socrates/talk"]  # another path may be another server's
     assert start == f"http://127.0.0.1:{port}/socrates/"
     assert failed == []
 

@@ -341,3 +341,14 @@ def test_plain_heads_are_known_as_such(data):
     assert read_plain_head(data, LIMITS) is not None
     assert read_plain_head(data[:-1], LIMITS) is None
     assert read_plain_head(data + b"x", LIMITS) is None
+
+
+def test_authority_of_the_target_takes_the_place_of_host():
+    [(head, _)] = parse([b"GET http://other.example/x HTTP/1.1\r\n" + HOST + b"\r\n"])
+    assert (head.path, head.get(b"host")) == ("/x", "other.example")
+
+
+@pytest.mark.parametrize("query", [b"q=100%", b"q=%zz", b"%"])
+def test_stray_percent_is_taken_in_a_query(query):
+    [(head, _)] = parse([b"GET /?" + query + b" HTTP/1.1\r\n" + HOST + b"\r\n"])
+    assert head.query == query.decode()
