@@ -1,6 +1,7 @@
 """Fixtures for the real model. Where it is missing, tests skip, but in CI they fail."""
 
 import os
+import signal
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -13,6 +14,10 @@ from tests.support.engine import FakeEngine
 from tests.support.page import SPEECH
 from tests.support.process import InProcessServer, ServerProcess, find_chromium
 from tests.support.waiting import PATIENCE_S
+
+# In the background, or under nohup, these are ignored, and our servers would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 IN_CI = os.environ.get("CI") == "true"
 

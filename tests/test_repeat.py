@@ -25,6 +25,7 @@ TALKS = [
     ["can you write python", "why not", "do it anyway " * 20],
     ["\u03a3\u03ce\u03ba\u03c1\u03b1\u03c4\u03b5\u03c2", "???", "What is the good life?" * 5],
 ]
+# 16 rounds of all talks (share 1) take 25 minutes; this is what every run can afford.
 ROUNDS = int(os.environ.get("REPEAT_ROUNDS", "2"))
 
 
@@ -48,7 +49,7 @@ def answers(engine, messages, temperature):
 
 @pytest.mark.model
 @pytest.mark.parametrize(
-    ("temperature", "contexts", "share"), [(0.8, 1, 1), (0.0, 1, 2), (0.8, 2, 2)]
+    ("temperature", "contexts", "share"), [(0.8, 1, 2), (0.0, 1, 4), (0.8, 2, 4)]
 )
 @pytest.mark.usefixtures("burning_core")
 def test_the_same_talk_gets_the_same_answers(engine_settings, temperature, contexts, share):

@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_S, wait_until
 FILE = ROOT / "server" / "deploy" / "compose.yaml"
 BRIDGE = f"sw{os.getpid()}"[:15]
 HOST = "10.213.9.254"
-PROMPTS = 24
+PROMPTS = 18
 # Swarm notices a machine that is gone after some 15 s, and starts containers within seconds.
 SWARM_S = 4 * PATIENCE_S
 
@@ -110,7 +110,7 @@ def swarm(engine, image):
 def deploy(manager, image):
     subprocess.run(
         ["docker", "stack", "deploy", "--resolve-image", "never", "-c", str(FILE), "socrates"],
-        env=manager.environment | {"IMAGE": image, "UPDATE_DELAY": "5s"},
+        env=manager.environment | {"IMAGE": image, "UPDATE_DELAY": "1s"},
         check=True,
         capture_output=True,
     )
@@ -129,7 +129,7 @@ def proxy_of(nodes):
     return node, (node.address, 8080)
 
 
-def ask(address, number, max_tokens=24):
+def ask(address, number, max_tokens=16):
     """Send one prompt from an address of its own, as another person would."""
     path = f"/prompt?max_tokens={max_tokens}&seed={number}&ignore_eos=true"
     source = (person(number % PROMPTS), 0)
@@ -186,7 +186,7 @@ def test_one_server_a_machine_and_prompts_are_spread(swarm):
     with asked(address) as answers:
         pass
     assert answers == [200] * PROMPTS
-    assert min(answered(node) - was for node, was in zip(swarm, before, strict=True)) >= 3
+    assert min(answered(node) - was for node, was in zip(swarm, before, strict=True)) >= 2
 
 
 def test_drained_machine_loses_nothing(swarm):
