@@ -109,8 +109,9 @@ USER 999:999
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 # It checks the port in SOCRATES_PORT: change the port with that variable, not with --port.
-# -I and -S skip imports that a probe does not need: a tenth of a second on a Pi.
-HEALTHCHECK --interval=60s --timeout=10s --start-period=60s CMD ["python", "-ISc", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['SOCRATES_PORT']), timeout=9); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+# A Swarm sends prompts to a container, and goes on with an update, only once it is healthy: after
+# the first interval. -I and -S skip imports that a probe does not need: a tenth of a second on a Pi.
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s CMD ["python", "-ISc", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['SOCRATES_PORT']), timeout=9); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
 # `docker run IMAGE bench` measures, `docker run IMAGE server --help` lists the options.
 ENTRYPOINT ["python", "-m"]
 CMD ["server"]
