@@ -10,10 +10,9 @@ command -v debootstrap >/dev/null || missing="$missing debootstrap"
 command -v ip >/dev/null || missing="$missing iproute2"
 if [ -n "$missing" ]; then
     apt-get update -qq
-    # policy-rc.d: a package that is installed must not start a service on this machine.
-    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
-    rm /usr/sbin/policy-rc.d
+    # RUNLEVEL=1: a package that is installed must not start a service on this machine.
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
 # Compose 2 is in Debian since trixie, as one file that runs on bookworm, too.

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from server.model.files.adapter import Adapter, write_adapter
 from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
-from server.model.prompt.templates import TEMPLATES, Control
+from server.model.prompt.templates import compile_template
 from server.model.prompt.tokenizer import HubTokenizer
 from server.model.prompt.writer import PromptWriter
 from server.model.tuning import __main__ as command
@@ -24,6 +24,7 @@ from server.model.tuning.network import (
     round_to_q8_0,
 )
 from server.model.tuning.trainer import Recipe, Trainer
+from tests.support.templates import FAMILIES
 
 WIDTH, HIDDEN, HEADS, KV_HEADS, LAYERS = 64, 96, 2, 1, 3
 Q4_1, Q8_0 = GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q8_0
@@ -262,10 +263,11 @@ def test_matrices_of_an_unknown_type_are_refused(folder, tmp_path):
 def test_training_sees_what_the_server_writes(folder):
     talk = ("hello", "Who are you?", "ann", "What do you want, Ann?")
     lesson = Encoder(folder / "tokenizer.json", "You are Socrates.").encode(talk)
-    control = {Control.BOS: 1, Control.EOS: 2}
+    special = {"<|im_start|>": 1, "<|im_end|>": 2}
     tokenizer = HubTokenizer(folder / "tokenizer.json", frozenset({1, 2}), 259)
     persona = Persona("You are Socrates.")
-    writer = PromptWriter(persona, TEMPLATES["chatml"], tokenizer, control)
+    template = compile_template(FAMILIES["SmolLM2"][0], "<|im_start|>", "<|im_end|>")
+    writer = PromptWriter(persona, template, tokenizer, special)
     asked = Conversation("ann", (Turn("hello", "Who are you?"),))
     prompt = list(writer.write(asked, 1000, 1000).tokens)
     assert list(lesson.ids[: len(prompt)]) == prompt
