@@ -6,7 +6,6 @@ import subprocess
 from contextlib import closing, contextmanager
 
 import pytest
-import yaml
 
 from bench.kit.server import free_port
 from tests.docker.web import is_ready, request
@@ -32,7 +31,7 @@ def proxy(engine, image, tmp_path_factory):
     """The address of the proxy."""
     port = free_port()
     text = FILE.read_text().replace("published: 8080", f"published: {port}")
-    assert yaml.safe_load(text)["services"]["proxy"]["ports"][0]["published"] == port
+    assert f"published: {port}" in text
     path = tmp_path_factory.mktemp("compose") / "compose.yaml"
     path.write_text(text.replace("./haproxy.cfg", str(FILE.with_name("haproxy.cfg"))))
     with up(engine, path):
