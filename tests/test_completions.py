@@ -8,7 +8,13 @@ from server.model.prompt.conversation import Turn
 from tests.support.engine import FakeEngine
 from tests.support.process import InProcessServer
 from tests.support.waiting import wait_until
-from tests.support.wire import parse_response, read_all, read_until
+from tests.support.wire import (
+    completion_body,
+    completion_request,
+    parse_response,
+    read_all,
+    read_until,
+)
 
 ADDRESS = "/v1/chat/completions"
 JSON = ["Content-Type: application/json"]
@@ -26,13 +32,9 @@ def gated():
         yield server.wait_until_ready()
 
 
-def body_of(prompt, **fields):
-    return json.dumps({"messages": [{"role": "user", "content": prompt}]} | fields).encode()
-
-
 def complete(server, prompt, headers=(), **fields):
     status, head, body = server.request(
-        "POST", ADDRESS, body_of(prompt, **fields), [*JSON, *headers]
+        "POST", ADDRESS, completion_body(prompt, **fields), [*JSON, *headers]
     )
     return status, head, body
 
@@ -92,23 +94,17 @@ def test_usage_comes_last_if_asked_for(server):
 
 def test_words_come_as_they_are_made(gated):
     with gated.connect() as client:
-        body = body_of("2 words", stream=True)
-        client.sendall(post(body))
+        client.sendall(completion_request("2 words", stream=True))
         gated.engine.allow(1)
         assert b"word0" in read_until(client, b"word0 ")
         gated.engine.allow(2)
         assert b"word1" in read_all(client)
 
 
-def post(body):
-    head = f"POST {ADDRESS} HTTP/1.1\r\nHost: localhost\r\n{JSON[0]}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
 @pytest.mark.parametrize("is_streamed", [True, False])
 def test_client_that_leaves_stops_the_model(gated, is_streamed):
     with gated.connect() as client:
-        client.sendall(post(body_of("100 words", stream=is_streamed)))
+        client.sendall(completion_request("100 words", stream=is_streamed))
         assert gated.engine.is_waiting.wait(60)
     wait_until(lambda: gated.server.worker.is_cancelling)
     gated.engine.allow(1)
@@ -156,9 +152,9 @@ def test_bad_field_is_named(server):
         ("GET", ADDRESS, b"", [], 405, "POST, OPTIONS"),
         ("POST", "/v1/embeddings", b"{}", JSON, 404, "nothing at this address"),
         ("GET", "/v1/models/other", b"", [], 404, "There is no model 'other'"),
-        ("POST", ADDRESS, body_of(" "), JSON, 400, "prompt is empty"),
-        ("POST", ADDRESS, body_of("x" * 2000), JSON, 400, "there is room for 1,000"),
-        ("POST", ADDRESS, body_of("crash"), JSON, 503, "failed on this prompt"),
+        ("POST", ADDRESS, completion_body(" "), JSON, 400, "prompt is empty"),
+        ("POST", ADDRESS, completion_body("x" * 2000), JSON, 400, "there is room for 1,000"),
+        ("POST", ADDRESS, completion_body("crash"), JSON, 503, "failed on this prompt"),
     ],
 )  # fmt: skip
 def test_error_has_the_apis_form(server, method, path, body, headers, status, words):
@@ -172,7 +168,7 @@ def test_error_has_the_apis_form(server, method, path, body, headers, status, wo
 
 def test_fault_after_the_first_word_is_an_event(server):
     with server.connect() as client:
-        client.sendall(post(body_of("fail", stream=True)))
+        client.sendall(completion_request("fail", stream=True))
         _, _, body = parse_response(read_all(client))
     assert b"word0" in body
     assert b"[DONE]" not in body
@@ -182,9 +178,9 @@ def test_fault_after_the_first_word_is_an_event(server):
 
 def test_full_queue_and_full_share_have_their_statuses(gated):
     with gated.connect() as first, gated.connect() as second:
-        first.sendall(post(body_of("1 word")))
+        first.sendall(completion_request("1 word"))
         assert gated.engine.is_waiting.wait(60)
-        second.sendall(post(body_of("1 word")))
+        second.sendall(completion_request("1 word"))
         wait_until(lambda: gated.status()["waiting"] == 1)
         status, head, body = complete(gated, "1 word")
         assert status == 503
@@ -279,7 +275,7 @@ def test_clients_behind_a_trusted_proxy_are_distinguished():
     with InProcessServer(engine, per_client=1, trusted_proxy=trusted) as server:
         server.wait_until_ready()
         with server.connect() as first, server.connect() as second:
-            first.sendall(post(body_of("1 word")))
+            first.sendall(completion_request("1 word"))
             assert engine.is_waiting.wait(60)
             second.sendall(forwarded("198.51.100.1"))
             wait_until(lambda: server.status()["waiting"] == 1)
@@ -293,4 +289,4 @@ def test_clients_behind_a_trusted_proxy_are_distinguished():
 
 
 def forwarded(client):
-    return post(body_of("1 word")).replace(b"Host: localhost\r\n", f"Host: localhost\r\nX-Forwarded-For: {client}\r\n".encode())  # fmt: skip
+    return completion_request("1 word").replace(b"Host: localhost\r\n", f"Host: localhost\r\nX-Forwarded-For: {client}\r\n".encode())  # fmt: skip

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from server.model.prompt.conversation import Turn
 from tests.support.engine import FakeEngine
-from tests.support.page import ask, last_answer, last_note, open_page
+from tests.support.page import ask, break_off, last_answer, last_note, open_page
 from tests.support.process import InProcessServer
 from tests.support.waiting import wait_until
 
@@ -35,11 +35,7 @@ def test_second_question_brings_the_first_along(page, gated):
 
 def test_answer_that_broke_off_is_not_remembered(page, gated):
     open_page(page, gated)
-    ask(page, "fail now")
-    gated.engine.allow(1)
-    expect(last_answer(page)).to_have_text("word0")
-    gated.engine.allow(1)
-    expect(last_note(page)).to_contain_text("The answer broke off here.")
+    break_off(page, gated)
     page.get_by_role("button", name="Retry").click()
     gated.engine.allow(1)
     expect(last_answer(page)).to_have_text("word0")
@@ -90,6 +86,14 @@ def bubbles(page):
     return page.locator(".bubble .text").all_inner_texts()
 
 
+def have_two_turns(page, gated, is_reloaded=False):
+    open_page(page, gated)
+    gated.engine.allow(100)
+    ask_in_turn(page, "1 word", "2 words")
+    if is_reloaded:
+        page.reload()
+
+
 def press(page, name):
     page.get_by_role("button", name=name, exact=True).click()
 
@@ -98,9 +102,7 @@ def press(page, name):
 
 
 def test_new_talk_clears_the_last_one_here_and_after_a_reload(page, gated):
-    open_page(page, gated)
-    gated.engine.allow(100)
-    ask_in_turn(page, "1 word", "2 words")
+    have_two_turns(page, gated)
     press(page, "New talk")
     expect(page.locator("#welcome")).to_be_visible()
     expect(page.get_by_label("Your question")).to_be_focused()
@@ -130,9 +132,7 @@ def test_new_talk_in_mid_answer_stops_the_model_and_the_voice(page, gated):
 
 
 def test_reload_keeps_the_talk(page, gated):
-    open_page(page, gated)
-    gated.engine.allow(100)
-    ask_in_turn(page, "1 word", "2 words")
+    have_two_turns(page, gated)
     page.reload()
     expect(page.locator("#welcome")).to_be_hidden()
     assert bubbles(page) == ["1 word", "word0", "2 words", "word0 word1"]
@@ -175,11 +175,7 @@ def test_what_is_no_talk_is_not_restored(page, gated, kept):
 
 @pytest.mark.parametrize("is_reloaded", [False, True])
 def test_last_question_can_be_put_otherwise(page, gated, is_reloaded):
-    open_page(page, gated)
-    gated.engine.allow(100)
-    ask_in_turn(page, "1 word", "2 words")
-    if is_reloaded:
-        page.reload()
+    have_two_turns(page, gated, is_reloaded)
     press(page, "Edit")
     field = page.get_by_label("Your question")
     expect(field).to_have_value("2 words")
@@ -205,11 +201,7 @@ def test_question_can_be_put_otherwise_while_it_is_answered(page, gated):
 
 @pytest.mark.parametrize("is_reloaded", [False, True])
 def test_last_answer_can_be_drawn_again(page, gated, is_reloaded):
-    open_page(page, gated)
-    gated.engine.allow(100)
-    ask_in_turn(page, "1 word", "2 words")
-    if is_reloaded:
-        page.reload()
+    have_two_turns(page, gated, is_reloaded)
     expect(page.get_by_role("button", name="Again")).to_have_count(1)
     press(page, "Again")
     wait_until(lambda: len(gated.engine.prompts) == 3)
@@ -229,9 +221,7 @@ def test_only_the_last_question_can_be_changed(page, gated):
 
 
 def test_answer_is_kept_if_none_comes_in_its_place(page, gated):
-    open_page(page, gated)
-    gated.engine.allow(100)
-    ask_in_turn(page, "1 word", "2 words")
+    have_two_turns(page, gated)
 
     def generate(prompt, sampling, cancelled, progress):
         raise RuntimeError("ggml failed")

@@ -11,7 +11,13 @@ from tests.support.engine import FakeEngine
 from tests.support.process import ROOT, InProcessServer
 from tests.support.proxies import find, nginx
 from tests.support.waiting import PATIENCE_S, wait_until
-from tests.support.wire import parse_response, prompt_request, read_all, read_until
+from tests.support.wire import (
+    completion_request,
+    parse_response,
+    prompt_request,
+    read_all,
+    read_until,
+)
 
 COMMENT = b": waiting\n\n"
 UNDICI = ROOT / ".venv" / "node" / "node_modules" / "undici" / "index.js"
@@ -23,12 +29,8 @@ def gated():
         yield server.wait_until_ready()
 
 
-def completion(prompt):
-    body = json.dumps({"stream": True, "messages": [{"role": "user", "content": prompt}]}).encode()
-    return (
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
+def streamed(prompt):
+    return completion_request(prompt, stream=True)
 
 
 def wait_for_comments(client, count):
@@ -48,7 +50,7 @@ def answer_of(events):
 
 def test_events_begin_at_once_and_go_on_with_comments_until_the_first_word(gated):
     with gated.connect() as client:
-        client.sendall(completion("2 words"))
+        client.sendall(streamed("2 words"))
         data = read_until(client, b'"role":"assistant"')
         data += wait_for_comments(client, 2)
         gated.engine.allow(10)
@@ -62,7 +64,7 @@ def test_events_of_a_prompt_in_the_queue_begin_at_once(gated):
     with gated.connect() as first, gated.connect() as second:
         first.sendall(prompt_request("1 word"))
         assert gated.engine.is_waiting.wait(60)
-        second.sendall(completion("2 words"))
+        second.sendall(streamed("2 words"))
         wait_for_comments(second, 2)
         assert gated.status()["waiting"] == 1
 
@@ -89,14 +91,14 @@ def test_with_the_interval_off_nothing_comes_before_the_first_word():
     with InProcessServer(FakeEngine(gated=True), ping_interval=None) as server:
         server.wait_until_ready()
         with server.connect() as client:
-            client.sendall(completion("crash now"))
+            client.sendall(streamed("crash now"))
             server.engine.allow(10)
             assert read_until(client, b"}").startswith(b"HTTP/1.1 503 ")
 
 
 def test_failure_after_the_head_is_an_event_in_the_apis_form(gated):
     with gated.connect() as client:
-        client.sendall(completion("crash now"))
+        client.sendall(streamed("crash now"))
         data = wait_for_comments(client, 1)
         gated.engine.allow(10)
         _, _, body = parse_response(data + read_all(client))
@@ -119,7 +121,7 @@ def test_failure_after_the_head_of_plain_text_breaks_it_off(gated):
 
 def test_client_that_leaves_after_a_sign_of_life_frees_the_model(gated):
     with gated.connect() as client:
-        client.sendall(completion("batches 9"))
+        client.sendall(streamed("batches 9"))
         wait_for_comments(client, 1)
     wait_until(lambda: gated.server.worker.is_cancelling)
     gated.engine.allow(1)
@@ -130,7 +132,7 @@ def test_client_that_leaves_after_a_sign_of_life_frees_the_model(gated):
 def test_refusals_known_at_once_keep_their_status(gated):
     for prompt in (" ", "x" * 2000):
         with gated.connect() as client:
-            client.sendall(completion(prompt))
+            client.sendall(streamed(prompt))
             assert read_until(client, b"}").startswith(b"HTTP/1.1 400 ")
 
 
@@ -168,7 +170,7 @@ def test_nginx_with_a_read_timeout_waits_for_a_slow_model(tmp_path):
             nginx(tmp_path, server.port, "2s") as (port, _),
             socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as client,
         ):
-            client.sendall(completion("2 words"))
+            client.sendall(streamed("2 words"))
             data = wait_for_comments(client, 6)  # 3 s
             server.engine.allow(10)
             data += read_until(client, b"0\r\n\r\n")

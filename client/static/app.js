@@ -149,9 +149,7 @@ function askAgain(prompt, bubble) {
 
 /** @param {string} prompt the last question, to be put otherwise */
 function edit(prompt) {
-  running?.abort(DROPPED);
-  speaker.stop();
-  forgetRetry();
+  dropAnswer();
   dropLast(chat);
   cutTalk();
   input.value = prompt;
@@ -166,9 +164,7 @@ function showTalk(isOne) {
 }
 
 function beginNewTalk() {
-  running?.abort(DROPPED);
-  speaker.stop();
-  forgetRetry();
+  dropAnswer();
   conversation.clear();
   keepTalk();
   dropAll(chat);
@@ -308,8 +304,10 @@ function setBusy(isBusy) {
   if (!isBusy && isFocusFree && hasKeyboard) input.focus({ preventScroll: true });
 }
 
-// The question that waits for the key is gone from the page.
-function forgetRetry() {
+// Its question is about to leave the page, even if it still waits for the key.
+function dropAnswer() {
+  running?.abort(DROPPED);
+  speaker.stop();
   retryWithKey = null;
   keyForm.hidden = true;
 }

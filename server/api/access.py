@@ -21,7 +21,7 @@ from server.http.response import Header
 ANY = "*"
 _DAY_S = 86400
 _REMEMBERED_HOSTS = 64
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}  # of an origin
 _OURS = ("same-origin", "none")  # the latter: typed into the address bar, or a bookmark
 
 
@@ -123,7 +123,7 @@ class Access:
             return True
         scheme, _, authority = origin.partition("://")
         # A browser leaves the default port out; a proxy may write it.
-        host = head.get(b"host").lower().removesuffix(_DEFAULT_PORTS.get(scheme, ""))
+        host = head.get(b"host").lower().removesuffix(f":{DEFAULT_PORTS.get(scheme, '')}")
         return authority == host
 
 

@@ -1,16 +1,15 @@
 """compose.yaml on one machine, by a real engine: one server behind HAProxy."""
 
 import re
-import socket
 import subprocess
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
 from bench.kit.server import free_port
-from tests.docker.web import is_ready, request
+from tests.docker.web import is_ready, request, speaking
 from tests.support.process import ROOT
-from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.waiting import wait_until
 
 FILE = ROOT / "server" / "deploy" / "compose.yaml"
 
@@ -65,10 +64,6 @@ def test_server_sees_the_client_and_not_what_it_claims(engine, proxy):
 
 
 def test_client_that_leaves_frees_the_model(engine, proxy):
-    with closing(socket.create_connection(proxy, timeout=PATIENCE_S)) as client:
-        client.sendall(
-            b"POST /prompt?max_tokens=500&ignore_eos=true HTTP/1.1\r\nHost: localhost\r\n"
-            b"Content-Length: 5\r\n\r\nStory"
-        )
-        client.recv(65536)
+    with speaking(proxy):
+        pass
     wait_until(lambda: "ended=cancelled_decode" in log_of(engine, "socrates"))

@@ -2,24 +2,23 @@
 
 import re
 import shlex
-import socket
 import subprocess
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
 from bench.kit.server import free_port
 from server.model.files.catalog import CATALOG
 from server.model.machine.thermometer import Thermometer
-from tests.docker.web import is_ready, request, status
+from tests.docker.web import is_ready, request, speaking, status
 from tests.support.process import ROOT
 from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.wire import read_all
 
 README = (ROOT / "server" / "deploy" / "README.md").read_text()
 LINES = [shlex.split(line) for line in re.findall(r"^    (docker .+?)(?:  +#.*)?$", README, re.M)]
 RUNS = [line for line in LINES if line[:2] == ["docker", "run"]]
 SERVERS = [line for line in RUNS if "8080:8080" in line and "SOCRATES_MODEL=tinyllama" not in line]
-STORY = "Tell me a long story about the sea, with many words."
 
 
 @contextmanager
@@ -112,16 +111,9 @@ def test_too_little_memory_is_one_sentence_and_exit_1(engine, image):
 
 def test_stop_lets_a_short_answer_end(engine, image):
     with running(engine, ["-e", "SOCRATES_SHUTDOWN_TIMEOUT=60", image]) as (name, address):
-        with closing(socket.create_connection(address, timeout=PATIENCE_S)) as client:
-            prompt = STORY.encode()
-            client.sendall(
-                b"POST /prompt?max_tokens=60&ignore_eos=true HTTP/1.1\r\nHost: localhost\r\n"
-                b"Content-Length: %d\r\n\r\n%b" % (len(prompt), prompt)
-            )
-            data = client.recv(65536)
+        with speaking(address, max_tokens=60) as (client, data):
             stopping = engine.popen("stop", "--time=60", name, stdout=subprocess.DEVNULL)
-            while part := client.recv(65536):
-                data += part
+            data += read_all(client)
         assert stopping.wait(PATIENCE_S) == 0
         assert data.endswith(b"0\r\n\r\n")
         assert engine.inspect(name)["State"]["ExitCode"] == 0
@@ -131,12 +123,7 @@ def test_stop_lets_a_short_answer_end(engine, image):
 def test_stop_cancels_a_long_answer_within_its_time(engine, image):
     """Docker's own grace is 10 s, ours 5 s: it is never killed."""
     with running(engine, [image]) as (name, address):
-        with closing(socket.create_connection(address, timeout=PATIENCE_S)) as client:
-            client.sendall(
-                b"POST /prompt?max_tokens=500&ignore_eos=true HTTP/1.1\r\nHost: localhost\r\n"
-                b"Content-Length: 5\r\n\r\nStory"
-            )
-            client.recv(65536)
+        with speaking(address):
             engine("stop", name)
         assert engine.inspect(name)["State"]["ExitCode"] == 0
 
@@ -159,10 +146,6 @@ def test_volume_keeps_what_was_fetched(engine, image):
 
 def test_client_that_leaves_frees_the_model(engine, image):
     with running(engine, [image]) as (_, address):
-        with closing(socket.create_connection(address, timeout=PATIENCE_S)) as client:
-            client.sendall(
-                b"POST /prompt?max_tokens=500&ignore_eos=true HTTP/1.1\r\nHost: localhost\r\n"
-                b"Content-Length: 5\r\n\r\nStory"
-            )
-            client.recv(65536)
+        with speaking(address):
+            pass
         wait_until(lambda: status(address)["prompts"] == {"cancelled_decode": 1})

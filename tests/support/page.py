@@ -38,3 +38,12 @@ def last_answer(page):
 
 def last_note(page):
     return page.locator(".socrates .note").last
+
+
+def break_off(page, gated):
+    """Ask for an answer that breaks off after its first word."""
+    ask(page, "fail now")
+    gated.engine.allow(1)
+    expect(last_answer(page)).to_have_text("word0")
+    gated.engine.allow(1)
+    expect(last_note(page)).to_contain_text("The answer broke off here.")

@@ -1,11 +1,27 @@
 """Requests and responses as bytes on a socket."""
 
+import json
+
 
 def prompt_request(prompt, query="", headers=()):
     """The bytes of a POST to /prompt."""
     body = prompt if isinstance(prompt, bytes) else prompt.encode()
     lines = [f"POST /prompt{query} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
     return "\r\n".join([*lines, *headers]).encode() + b"\r\n\r\n" + body
+
+
+def completion_body(prompt, **fields):
+    """The JSON of a question to the chat completions API."""
+    return json.dumps({"messages": [{"role": "user", "content": prompt}]} | fields).encode()
+
+
+def completion_request(prompt, **fields):
+    """The bytes of a POST to the chat completions API."""
+    body = completion_body(prompt, **fields)
+    return (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
 
 
 def read_all(client):

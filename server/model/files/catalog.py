@@ -43,6 +43,7 @@ class CatalogModel:
     source: WheelSource | HubSource
     file_name: str
     licence: str
+    directory: str = ""  # under `MODELS_DIRECTORY`; by default the name
     notice: str = ""  # what must accompany every copy
     persona: str = DEFAULT_PERSONA  # who speaks, unless --persona says otherwise
     temperature: float = DEFAULT_TEMPERATURE  # of sampling, unless --temperature is given
@@ -50,9 +51,7 @@ class CatalogModel:
     @property
     def path(self) -> Path:
         """Where the file is once fetched."""
-        if isinstance(self.source, HubSource) and self.name.startswith("hf:"):
-            return MODELS_DIRECTORY / "hf" / self.source.repository / self.file_name
-        return MODELS_DIRECTORY / self.name / self.file_name
+        return MODELS_DIRECTORY / (self.directory or self.name) / self.file_name
 
     @property
     def is_fetched(self) -> bool:
@@ -136,6 +135,7 @@ def find(name_or_path: str) -> CatalogModel | Path:
             name=f"hf:{repository}/{file}",
             source=HubSource(repository, file),
             file_name=file,
+            directory=f"hf/{repository}",
             licence=f"see https://huggingface.co/{repository}",
         )
     return CATALOG.get(name_or_path) or expand(name_or_path)

@@ -169,9 +169,8 @@ def _check_kind(cursor: Cursor, values: Mapping[str, Value]) -> None:
 # What this ctransformers would ignore, and so compute something else.
 def _check_arithmetic(cursor: Cursor, values: Mapping[str, Value]) -> None:
     scaling, factor = values.get("llama.rope.scaling.type"), values.get("llama.rope.scaling.factor")
-    if (scaling != "none" and factor not in (None, 1)) or (
-        scaling not in (None, "none") and factor != 1
-    ):
+    unscaled = (None, 1) if scaling is None else (1,)
+    if scaling != "none" and factor not in unscaled:
         raise cursor.refuse(
             f"it scales its rotary positions ({scaling}, {factor}), which ctransformers would "
             "ignore"

@@ -179,11 +179,10 @@ def _compile(source: str, bos: str, eos: str) -> Template:
             raise TemplateError(f"fails: {error}") from error
         if len(text) > _MOST_RENDERED:
             raise TemplateError("prints too much")
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise TemplateError("prints what is not valid Unicode") from None
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise TemplateError("prints what is not valid Unicode") from None
         return text
 
     try:
