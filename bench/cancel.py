@@ -72,12 +72,19 @@ class Watched:
         finally:
             self.freed_at, self._cancelled = time.perf_counter(), None
 
-    def _watch_tokens(self, tokens: Sequence[int], is_reusable: bool = False) -> None:
+    def _watch_tokens(
+        self,
+        tokens: Sequence[int],
+        cancelled: threading.Event,
+        is_reusable: bool = False,
+        wants_logits: bool = True,
+    ) -> bool:
         if self._cancelled is not None and self._cancelled.is_set():
             self.late_evaluations += 1
         started = time.perf_counter()
-        self._evaluate(tokens, is_reusable)
+        is_whole = self._evaluate(tokens, cancelled, is_reusable, wants_logits)
         self.evaluations.append((len(tokens), time.perf_counter() - started))
+        return is_whole
 
 
 def main() -> None:

@@ -18,10 +18,10 @@ from server.http.assets import load_assets
 from server.http.deadline import Loop
 from server.http.request import ParserLimits
 from server.http.state import ConnectionLimits
+from server.model.backends.choice import choose
 from server.model.errors import ModelFileError
 from server.model.files import catalog
 from server.model.files.footprint import available_memory, check_fits
-from server.model.files.inspection import inspect
 from server.model.loader import EngineSettings
 from server.model.machine.governor import GovernorSettings
 from server.model.machine.thermometer import Thermometer
@@ -58,7 +58,7 @@ def engine_settings(options: Options) -> EngineSettings:
     else:
         path = model
     # The loader checks again; here a bad file is refused before the listener opens.
-    file = inspect(path)
+    file = choose(path, options.engine)
     check_fits(file, options.context, options.contexts, available_memory())
     find_template(file, options.template)
     if file.trained_context and options.context > file.trained_context:
@@ -72,7 +72,13 @@ def engine_settings(options: Options) -> EngineSettings:
     persona = load_persona(find_persona(options.persona or own))
     governor = _governor_settings(options)
     return EngineSettings(
-        path, persona, options.context, options.template, options.contexts, governor
+        path,
+        persona,
+        options.context,
+        options.template,
+        options.contexts,
+        options.engine,
+        governor,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from server import __version__
 from server.api.access import DEFAULT_PORTS
 from server.bounds import TEMPERATURE, N, Real, Whole
+from server.model.files.modelfile import ANY_ENGINE, ENGINES
 
 Network = IPv4Network | IPv6Network
 
@@ -154,6 +155,11 @@ class Options:
     # the model
     model: str = _option(
         "socrates", _text, "a model's name, hf:OWNER/REPOSITORY/FILE.gguf, or a path to a file"
+    )
+    engine: str = _option(
+        ANY_ENGINE,
+        _one_of(*ENGINES),
+        "what runs the model: auto takes ctransformers for what it can run, else llama.cpp",
     )
     template: str = _option(
         "auto", _text, "chat template: auto is the model file's own; llama-2, or a Jinja file"

@@ -19,6 +19,8 @@ from tests.support.waiting import PATIENCE_S
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# What runs the real models: `make test-llama-cpp` runs tests of the engine again with llama.cpp.
+ENGINE = os.environ.get("SOCRATES_ENGINE", "auto")
 IN_CI = os.environ.get("CI") == "true"
 
 
@@ -99,7 +101,7 @@ def smollm2():
 def engine_settings(socrates):
     """Settings with one thread, so that other load does not matter, and a long persona."""
     persona = load_persona(find_persona("socrates"))
-    return EngineSettings(socrates, persona, 2048, governor=GovernorSettings(1))
+    return EngineSettings(socrates, persona, 2048, engine=ENGINE, governor=GovernorSettings(1))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from server.model.batches import batch_tokens, borders
+from server.model.backends.ctransformers import batch_tokens
+from server.model.batches import borders
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Which context a prompt gets: the one it continues, or the least recently used."""
 
-from dataclasses import dataclass, field
+import threading
 
 import pytest
 
@@ -9,37 +9,61 @@ from server.model.context import Context, Contexts
 PERSONA = [1, 2, 3]
 
 
-@dataclass
-class FakeLLM:
-    _context: list = field(default_factory=lambda: list(PERSONA))
-    context_length: int = 100
+class FakeCache:
+    """Holds what it is given, and cannot be cut if it is `stiff`, as a recurrent model's."""
 
-    def eval(self, tokens, batch_size, threads):
-        self._context += tokens
+    length = 100
+
+    def __init__(self, stiff=False):
+        self.held = []
+        self.stiff = stiff
+
+    def evaluate(self, tokens, threads, cancelled, wants_logits):
+        if cancelled.is_set():
+            return False
+        self.held += tokens
+        return True
+
+    def cut(self, length):
+        is_cut = length == len(self.held) or not self.stiff
+        del self.held[length if is_cut else 0 :]
+        return is_cut
+
+
+def read(context, tokens, is_reusable=True):
+    assert context.evaluate(tokens, 1, threading.Event(), is_reusable, wants_logits=True)
+    assert context._cache.held == context.tokens
+
+
+def holding(tokens, batch=1):
+    context = Context(FakeCache(), batch)
+    read(context, tokens)
+    return context
 
 
 def make(count):
-    contexts = [Context(FakeLLM(), 1) for _ in range(count)]
+    contexts = [holding(PERSONA) for _ in range(count)]
     return Contexts(contexts, PERSONA), contexts
 
 
 def ask(contexts, prompt, answer):
     context = contexts.take(prompt)
-    context._llm._context = [*prompt, *answer]
+    context.keep_prefix([0], [0])
+    read(context, [*prompt, *answer])
     return context
 
 
 def test_common_beginning():
-    context = Context(FakeLLM([1, 2, 3, 4]), 1)
+    context = holding([1, 2, 3, 4])
     prompts = ([], [2], [1], [1, 2, 9], [1, 2, 3, 4, 5])
     assert [context.common_prefix(prompt) for prompt in prompts] == [0, 0, 1, 2, 4]
 
 
 def held(*batches):
     """A context that has evaluated these; the last was cut elsewhere."""
-    context = Context(FakeLLM([]), 4)
+    context = Context(FakeCache(), 4)
     for tokens in batches:
-        context.evaluate(tokens, 1, is_reusable=tokens is not batches[-1])
+        read(context, tokens, is_reusable=tokens is not batches[-1])
     return context
 
 
@@ -66,8 +90,26 @@ def test_tokens_behind_the_last_whole_batch_are_not_reused():
 def test_what_was_cut_off_is_no_longer_reusable():
     context = held([1, 2, 3, 4], [5, 6, 7, 8], [9])
     context.keep_prefix([1, 2, 3, 4, 9, 9], [0, 4])
-    context.evaluate([9, 9, 9, 9], 1, is_reusable=False)
+    read(context, [9, 9, 9, 9], is_reusable=False)
     assert context.keep_prefix([1, 2, 3, 4, 9, 9, 9, 9, 9], [0, 4, 8]) == 4
+
+
+def test_what_was_cancelled_is_not_held():
+    context = held([1, 2, 3, 4], [5])
+    cancelled = threading.Event()
+    cancelled.set()
+    assert not context.evaluate([6, 7], 1, cancelled, is_reusable=True, wants_logits=False)
+    assert context.tokens == [1, 2, 3, 4, 5]
+
+
+def test_cache_that_cannot_be_cut_begins_anew():
+    context = Context(FakeCache(stiff=True), 4)
+    read(context, [1, 2, 3, 4])
+    read(context, [5, 6])
+    assert context.keep_prefix([1, 2, 3, 4, 9], [0, 4]) == 0
+    assert context.tokens == context._cache.held == []
+    read(context, [1, 2, 3, 4])
+    assert context.keep_prefix([1, 2, 3, 4, 9], [0, 4]) == 4  # nothing to cut off
 
 
 def test_people_who_talk_in_turn_keep_their_contexts():

@@ -61,12 +61,12 @@ class Spy:
         self.calls_after_cancel = 0
         evaluate = engine.evaluate
 
-        def watched(tokens, is_reusable=False):
+        def watched(tokens, cancelled, is_reusable=False, wants_logits=True):
             self.calls_after_cancel += self.cancelled.is_set()
             self.calls.append(len(tokens))
             if len(self.calls) == cancel_at:
                 self.cancelled.set()  # the client leaves while this evaluation runs
-            evaluate(tokens, is_reusable)
+            return evaluate(tokens, threading.Event(), is_reusable, wants_logits)
 
         monkeypatch.setattr(engine, "evaluate", watched)
 

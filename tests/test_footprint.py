@@ -7,13 +7,14 @@ import pytest
 from server.model.errors import ModelFileError
 from server.model.files.footprint import available_memory, check_fits
 from server.model.files.inspection import inspect
-from server.model.files.modelfile import ModelFile
+from server.model.files.modelfile import CTRANSFORMERS, ModelFile
 from tests.support.tiny_model import TINY, write_tiny_model
 
 LLAMA_2_7B = ModelFile(
     Path("llama-2.bin"),
     size_bytes=2_870_000_000,
     model_type="llama",
+    engine=CTRANSFORMERS,
     cache_bytes_per_token=4 * 32 * 4096,
     trained_context=4096,
     chat_template=None,

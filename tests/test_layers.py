@@ -15,9 +15,16 @@ ROOMS = {
     "server.model.machine": set(),
     "server.model.files": {"server.model.errors", "server.model.machine"},
     "server.model.prompt": {"server.model.errors", "server.model.files"},
+    "server.model.backends": {
+        "server.model.errors",
+        "server.model.machine",
+        "server.model.files",
+        "server.model.prompt",
+    },
     "server.model.fetch": {"server.model.errors", "server.model.files"},
     "server.model.tuning": {"server.model.files", "server.model.prompt"},
     "server.model": {
+        "server.model.backends",
         "server.model.errors",
         "server.model.machine",
         "server.model.files",
@@ -26,7 +33,8 @@ ROOMS = {
     "server.api": {"server", "server.http", "server.model", "server.model.errors"}
     | {"server.model.machine", "server.model.prompt"},
     "server": {"server.api", "server.http", "server.model", "server.model.errors"}
-    | {"server.model.files", "server.model.machine", "server.model.prompt"},
+    | {"server.model.backends", "server.model.files", "server.model.machine"}
+    | {"server.model.prompt"},
 }
 # The only modules that may import these packages; all other packages are unrestricted.
 ONLY = {
@@ -37,7 +45,8 @@ ONLY = {
         "server.lifecycle",
         "server.model.worker",
     },
-    "ctransformers": {"server.model.loader"},
+    "ctransformers": {"server.model.backends.ctransformers"},
+    "llama_cpp": {"server.model.backends.llama_cpp"},
     "uvloop": {"server.__main__"},
     "torch": {
         "server.model.tuning.__main__",

@@ -5,9 +5,10 @@ import random
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from server.model.backends.ctransformers import NativeTokenizer
 from server.model.errors import ModelFileError
 from server.model.files.catalog import TOKENIZER_FILE
-from server.model.prompt.tokenizer import HubTokenizer, NativeTokenizer
+from server.model.prompt.tokenizer import HubTokenizer
 
 TEXTS = [
     "What is virtue?",

@@ -1,45 +1,39 @@
-"""KV caches: the tokens whose keys and values a ctransformers model holds.
+"""The tokens of each context, and which of them can be reused.
 
-Owns one `ctransformers.LLM` (untyped here: only loader.py imports ctransformers). Several
-contexts share the weights, which are mapped from one file; each has its own KV cache
-(files/footprint.py knows its size). llama.cpp calls them slots.
+A context is a KV cache (backends/) with the tokens whose keys and values it holds. Several contexts
+share the weights; each has its own cache (files/footprint.py knows its size). llama.cpp calls them
+slots.
 """
 
-import ctypes
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import Any
 
-import numpy as np
+from server.model.backends import LARGEST_BATCH, Cache, Logits
 
-from server.model.sampler import Logits
-
-LARGEST_BATCH = 512  # ggml's buffers are sized for it; a larger batch aborts the process
 _CONTINUED = 0.5
 
 
 class Context:
-    """One KV cache. Used on the model thread only."""
+    """One KV cache and its tokens. Used on the model thread only."""
 
-    def __init__(self, llm: Any, batch: int) -> None:
-        self._llm = llm
+    def __init__(self, cache: Cache, batch: int) -> None:
+        self._cache = cache
         self.batch = batch  # tokens of a whole one
+        self._tokens: list[int] = []
         # Only tokens that were evaluated in whole batches are reused: the rest are rounded
         # differently when they stand elsewhere in a batch.
         self._reusable = 0
-        self._logits_address = 0
-        self._logits_view: Logits = np.empty(0, dtype=np.float32)
-        self.length: int = llm.context_length  # tokens that it has room for
+        self.length = cache.length  # tokens that it has room for
 
     @property
     def tokens(self) -> Sequence[int]:
         """The tokens that it holds."""
-        held: list[int] = self._llm._context
-        return held
+        return self._tokens
 
     def common_prefix(self, prompt: Sequence[int]) -> int:
         """The length of the prefix that `prompt` and this context have in common."""
-        pairs = zip(prompt, self.tokens, strict=False)
+        pairs = zip(prompt, self._tokens, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def keep_prefix(self, prompt: Sequence[int], borders: Sequence[int]) -> int:
@@ -49,32 +43,41 @@ class Context:
             How many tokens are kept: one of `borders` (batches.py).
         """
         common = min(self.common_prefix(prompt), self._reusable, len(prompt) - 1)
-        self._reusable = max(border for border in borders if border <= common)
-        del self._llm._context[self._reusable :]
+        wanted = max(border for border in borders if border <= common)
+        self._reusable = wanted if self._cache.cut(wanted) else 0
+        del self._tokens[self._reusable :]
         return self._reusable
 
-    def evaluate(self, tokens: Sequence[int], threads: int, is_reusable: bool) -> None:
+    def evaluate(
+        self,
+        tokens: Sequence[int],
+        threads: int,
+        cancelled: threading.Event,
+        is_reusable: bool,
+        wants_logits: bool,
+    ) -> bool:
         """Append `tokens`, at most LARGEST_BATCH, in one call into ggml.
 
         Whoever says that they are reusable has cut this and all before them at borders.
+
+        Returns:
+            False if it was cancelled before the end; the next is then `keep_prefix`.
 
         Raises:
             RuntimeError: if ggml fails.
         """
         assert len(tokens) <= LARGEST_BATCH
-        assert len(self.tokens) + len(tokens) <= self.length
-        self._llm.eval(tokens, batch_size=len(tokens), threads=threads)
+        assert len(self._tokens) + len(tokens) <= self.length
+        if not self._cache.evaluate(tokens, threads, cancelled, wants_logits):
+            return False
+        self._tokens += tokens
         if is_reusable:
-            self._reusable = len(self.tokens)
+            self._reusable = len(self._tokens)
+        return True
 
     def logits(self) -> Logits:
-        """The last token's logits, in ggml's own buffer: writable, until the next evaluation."""
-        pointer = self._llm.ctransformers_llm_logits_data()
-        address = ctypes.addressof(pointer.contents)
-        if address != self._logits_address:  # an evaluation may move the buffer
-            self._logits_address = address
-            self._logits_view = np.ctypeslib.as_array(pointer, shape=(self._llm.vocab_size,))
-        return self._logits_view
+        """The last token's logits: writable, until the next evaluation."""
+        return self._cache.logits()
 
 
 class Contexts:

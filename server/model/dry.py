@@ -12,7 +12,7 @@ Cost per token: one look at each place where the last token was said before.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from server.model.sampler import Logits
+from server.model.backends import Logits
 
 _BASE = 1.75
 _ALLOWED_LENGTH = 2  # tokens that may be repeated without a penalty

@@ -5,9 +5,10 @@ and decode, which generates an answer. Knows nothing of queues, sockets or async
 
 Guarantees:
   * Everything but `write_prompt` runs on one thread, the model thread (worker.py), because
-    a ctransformers model is not thread-safe. `write_prompt` only reads tables.
+    no backend's contexts are thread-safe. `write_prompt` only reads tables.
   * `cancelled` is checked before every batch of a prompt and before every token: once it is
-    set, at most the current evaluation finishes and no other begins.
+    set, at most the current evaluation finishes and no other begins. llama.cpp looks at it
+    during an evaluation, too.
   * The persona's tokens are the first of every prompt, so they stay in the KV cache even if the
     prompt is cancelled, fails or is refused. Only a prompt with a system text of its own
     replaces them, in one context.
@@ -16,9 +17,9 @@ Guarantees:
   * A token's text is sent before the token is evaluated, and never ends inside a UTF-8 character.
   * The context is never exceeded: too long a prompt is refused, an answer ends with LENGTH.
 
-Why ctransformers' own `llm(prompt, stream=True)` is not used: it evaluates the whole prompt
-in one call and every token before it hands out its text, so nothing could be cancelled
-during the prompt, and every piece would come one evaluation late.
+Why the libraries' own loops are not used (ctransformers' `llm(prompt, stream=True)`,
+llama-cpp-python's `Llama`): they evaluate a prompt in calls that nothing interrupts, and every
+token before its text is handed out, one evaluation late.
 """
 
 import random
@@ -134,7 +135,9 @@ class Engine:
         for start, end in pairwise(sorted({*cuts[cuts.index(kept) :], len(prompt)})):
             if cancelled.is_set():
                 break
-            self.evaluate(prompt[start:end], is_reusable=end in cuts)
+            is_last = end == len(prompt)
+            if not self.evaluate(prompt[start:end], cancelled, end in cuts, is_last):
+                break
             progress.prefilled_tokens = end
             self._governor.pause(cancelled)
         progress.prefill_s = time.perf_counter() - started
@@ -165,20 +168,33 @@ class Engine:
         finally:
             progress.decode_s = time.perf_counter() - started
 
-    def evaluate(self, tokens: Sequence[int], is_reusable: bool = False) -> None:
+    def evaluate(
+        self,
+        tokens: Sequence[int],
+        cancelled: threading.Event,
+        is_reusable: bool = False,
+        wants_logits: bool = True,
+    ) -> bool:
         """Append `tokens`, at most LARGEST_BATCH, to the current context, in one call into ggml.
 
         Args:
             tokens: to append.
+            cancelled: ends it early, where the backend can.
             is_reusable: whether they are a whole batch between two borders (batches.py).
+            wants_logits: whether an answer begins or goes on behind them.
+
+        Returns:
+            False if it was cancelled before the end.
 
         Raises:
             RuntimeError: if ggml fails.
         """
         threads = self._governor.choose(len(tokens))
         started = time.perf_counter()
-        self._context.evaluate(tokens, threads, is_reusable)
+        if not self._context.evaluate(tokens, threads, cancelled, is_reusable, wants_logits):
+            return False
         self._governor.record(len(tokens), time.perf_counter() - started)
+        return True
 
     def _decode(
         self,
@@ -213,10 +229,11 @@ class Engine:
                 finish = Finish.STOP
             elif progress.tokens >= limit:
                 finish = Finish.LENGTH
-            elif cancelled.is_set():
+            elif cancelled.is_set() or not self.evaluate(
+                [token], cancelled, is_reusable=self._context.batch == 1
+            ):
                 finish = Finish.CANCELLED
             else:
-                self.evaluate([token], is_reusable=self._context.batch == 1)
                 self._governor.pause(cancelled)
                 recent.append(token)
                 dry.accept(token)

@@ -19,7 +19,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-Logits = NDArray[np.float32]
+from server.model.backends import Logits
 
 _COLDEST = 1e-3  # below it only the likeliest token has a chance, and divisions overflow
 _ROWS = 64  # of the matrix that `_largest` folds the logits into

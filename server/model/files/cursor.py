@@ -4,7 +4,7 @@ import mmap
 import struct
 from pathlib import Path
 
-from server.model.errors import ModelFileError
+from server.model.errors import ModelFileError, NotForCtransformers
 
 
 class Cursor:
@@ -64,3 +64,9 @@ class Cursor:
     def refuse(self, why: str) -> ModelFileError:
         """The error that says why the file cannot be used."""
         return ModelFileError(f"The model file {self.path} cannot be used: {why}.")
+
+    def decline(self, why: str) -> NotForCtransformers:
+        """The error that says why ctransformers cannot use the file, though llama.cpp may."""
+        return NotForCtransformers(
+            f"The model file {self.path} cannot be used by ctransformers: {why}."
+        )

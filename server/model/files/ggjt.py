@@ -1,8 +1,8 @@
 """Reads the older GGML v3 container `ggjt` (read_magic and its neighbours in llama-ggml.cpp)."""
 
 from server.model.files.cursor import Cursor
-from server.model.files.modelfile import ModelFile
-from server.model.files.tensors import check_heads, dimension_count, tensor_bytes
+from server.model.files.modelfile import CTRANSFORMERS, ModelFile
+from server.model.files.tensors import dimension_count, heads_fit, tensor_bytes, why_unreadable
 
 _ALIGNMENT = 32
 _MAX_HYPER_PARAMETER = 2**20
@@ -27,7 +27,8 @@ def read_ggjt(cursor: Cursor) -> ModelFile:
     cursor.skip(4)  # ftype: informative, every tensor has its own type
     if not all(0 < n <= _MAX_HYPER_PARAMETER for n in (embedding, multiple, heads, layers)):
         raise cursor.refuse("its hyper-parameters are damaged")
-    check_heads(cursor, embedding, heads, rotated)
+    if not heads_fit(embedding, heads, rotated):
+        raise cursor.refuse("its numbers of attention heads do not fit together")
     for _ in range(vocabulary_size):
         cursor.skip(cursor.number("I") + 4)  # the token's bytes and its f32 score
     if cursor.at == len(cursor.data):
@@ -42,6 +43,7 @@ def read_ggjt(cursor: Cursor) -> ModelFile:
         cursor.path,
         len(cursor.data),
         "llama",
+        CTRANSFORMERS,
         layers * embedding * _KEY_AND_VALUE_BYTES,
         trained_context=None,
         chat_template=None,
@@ -60,4 +62,6 @@ def _skip_tensor(cursor: Cursor) -> None:
     dimensions = [cursor.number("I") for _ in range(dimensions_count)]
     name = cursor.take(name_length).decode("utf-8", "replace")
     cursor.align(_ALIGNMENT)
-    cursor.skip(tensor_bytes(cursor, name, dimensions, kind))
+    if why := why_unreadable(name, dimensions, kind):
+        raise cursor.refuse(why)
+    cursor.skip(tensor_bytes(dimensions, kind))

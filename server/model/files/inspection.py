@@ -2,8 +2,9 @@
 
 ctransformers fails without a word on most wrong files and dies of a signal on some (a truncated
 file is mapped and then read past its end), so a file is walked here first: magic, version, every
-key, id, name, shape and extent that the C++ relies on. What is only nonsense (weights of noise)
-still loads. Every refusal is one sentence that says what the file is.
+key, id, name, shape and extent that the C++ relies on. llama.cpp checks most of that by itself, and
+gets what holds for every file. What is only nonsense (weights of noise) still loads. Every refusal
+is one sentence that says what the file is.
 
 Own code rather than the `gguf` package because this runs at every start: its reader took 4.3 s on
 SmolLM2's 98 MB file, this walk takes a tenth of a second.
@@ -17,8 +18,9 @@ from server.model.errors import ModelFileError
 from server.model.files.catalog import CATALOG
 from server.model.files.cursor import Cursor
 from server.model.files.ggjt import read_ggjt
-from server.model.files.gguf import read_gguf
-from server.model.files.modelfile import ModelFile
+from server.model.files.gguf import describe, read_gguf
+from server.model.files.modelfile import CTRANSFORMERS, LLAMA_CPP, ModelFile
+from server.model.files.restrictions import check_for_ctransformers
 
 # What people hand over instead of a model, by how it begins.
 _OTHERS = {
@@ -34,11 +36,12 @@ _OTHERS = {
 _SAFETENSORS_HEAD_BYTES = 100_000_000
 
 
-def inspect(path: Path) -> ModelFile:
-    """Walk the head of the file at `path`.
+def inspect(path: Path, engine: str = CTRANSFORMERS) -> ModelFile:
+    """Walk the head of the file at `path`, which `engine` is to load.
 
     Raises:
         ModelFileError: if the file is missing, empty, truncated or of another kind.
+        NotForCtransformers: if only llama.cpp may be able to load it.
     """
     try:
         _check_path(path)
@@ -46,7 +49,7 @@ def inspect(path: Path) -> ModelFile:
             if path.stat().st_size == 0:
                 raise ModelFileError(f"The model file {path} is empty.")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _inspect(Cursor(path, data))
+                return _inspect(Cursor(path, data), engine)
     except (FileNotFoundError, NotADirectoryError):
         raise ModelFileError(
             f"There is no model file at {path}: use {', '.join(CATALOG)}, or the path of a file."
@@ -64,11 +67,16 @@ def _check_path(path: Path) -> None:
         raise ModelFileError(f"{path} is not a regular file.")
 
 
-def _inspect(cursor: Cursor) -> ModelFile:
+def _inspect(cursor: Cursor, engine: str) -> ModelFile:
     magic = bytes(cursor.data[:4])
     if magic == b"GGUF":
-        return read_gguf(cursor)
+        gguf = read_gguf(cursor)
+        if engine == CTRANSFORMERS:
+            check_for_ctransformers(gguf)
+        return describe(gguf, engine)
     if magic == b"tjgg":  # "ggjt" as a little-endian word
+        if engine == LLAMA_CPP:
+            raise cursor.refuse("it is GGML 'ggjt', which llama.cpp no longer reads")
         return read_ggjt(cursor)
     head = bytes(cursor.data[:64]).lstrip(b"\xef\xbb\xbf \t\r\n")
     for beginning, kind in _OTHERS.items():

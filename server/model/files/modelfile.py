@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+CTRANSFORMERS, LLAMA_CPP = "ctransformers", "llama.cpp"
+ANY_ENGINE = "auto"
+ENGINES = (ANY_ENGINE, CTRANSFORMERS, LLAMA_CPP)  # what `--engine` takes
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
@@ -12,6 +16,7 @@ class ModelFile:
     path: Path
     size_bytes: int
     model_type: str  # as ctransformers names it: "gguf" or "llama" (ggjt)
+    engine: str  # CTRANSFORMERS or LLAMA_CPP, by whose abilities the file was judged
     cache_bytes_per_token: int  # in the KV cache: all layers' keys and values, in half floats
     trained_context: int | None  # tokens that the model was trained on; None if not said
     chat_template: str | None  # Jinja

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 
 from server.model.files.cursor import Cursor
 
-# ggml type -> (values in a block, bytes of a block), from ggml.c of ctransformers 0.2.27.
+# ggml type -> (values in a block, bytes of a block), from ggml.c of ctransformers 0.2.27 ...
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+}  # fmt: skip
+# ... and what llama.cpp has added since.
+_NEWER_BLOCKS = {
+    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110),
+    22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8),
+    29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36),
+    41: (128, 18),
 }  # fmt: skip
 _F32 = 0
 _MAX_DIMENSIONS = 4
@@ -29,11 +36,6 @@ class Sizes:
     kv_heads: int
     layers: int
 
-    @property
-    def cache_bytes_per_token(self) -> int:
-        """Bytes that a token takes in the KV cache, in half floats."""
-        return self.layers * (self.embedding // self.heads * self.kv_heads) * 2 * 2
-
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Every tensor of the model in a GGUF file."""
         width, narrow = self.embedding, self.embedding // self.heads * self.kv_heads
@@ -52,15 +54,10 @@ class Sizes:
             yield f"blk.{layer}.ffn_up.weight", (width, self.feed_forward)
 
 
-def check_heads(cursor: Cursor, embedding: int, heads: int, rotated: object) -> None:
-    """Ggml divides by these, and asserts that every head is rotated whole, in pairs.
-
-    Raises:
-        ModelFileError: if they do not fit together.
-    """
+def heads_fit(embedding: int, heads: int, rotated: object) -> bool:
+    """Ggml divides by these, and asserts that every head is rotated whole, in pairs."""
     width = embedding // heads
-    if embedding % heads or width % 2 or rotated not in (None, width):
-        raise cursor.refuse("its numbers of attention heads do not fit together")
+    return not embedding % heads and not width % 2 and rotated in (None, width)
 
 
 def dimension_count(cursor: Cursor) -> int:
@@ -71,42 +68,43 @@ def dimension_count(cursor: Cursor) -> int:
     return count
 
 
-def tensor_bytes(cursor: Cursor, name: str, dimensions: Sequence[int], kind: int) -> int:
-    """The bytes of a tensor's data.
+def tensor_bytes(shape: Sequence[int], kind: int) -> int:
+    """The bytes of a tensor's data; 0 of a type that no engine of ours knows."""
+    values, size = {**_BLOCKS, **_NEWER_BLOCKS}.get(kind, (1, 0))
+    return math.prod(shape) // values * size
 
-    Raises:
-        ModelFileError: if ctransformers cannot read its type or its name.
-    """
+
+def why_unreadable(name: str, shape: Sequence[int], kind: int) -> str | None:
+    """Why ctransformers cannot read that tensor, or None."""
     if len(name.encode()) > _MAX_NAME:
-        raise cursor.refuse(f"a tensor's name is longer than {_MAX_NAME} bytes")
+        return f"a tensor's name is longer than {_MAX_NAME} bytes"
     if kind not in _BLOCKS:
-        raise cursor.refuse(
+        return (
             f"it uses tensor type {_type_name(kind)}, which ctransformers 0.2.27 cannot read: "
             "take a file in Q4_0 to Q8_0, Q2_K to Q6_K, F16 or F32"
         )
-    if len(dimensions) == 1 and kind != _F32:  # norms: ggml asserts it at the first token
-        raise cursor.refuse(f"its {name} is not F32")
-    block_values, block_bytes = _BLOCKS[kind]
-    if dimensions[0] % block_values:
-        raise cursor.refuse(f"the rows of its {name} are no whole blocks")
-    return math.prod(dimensions) // block_values * block_bytes
+    if len(shape) == 1 and kind != _F32:  # norms: ggml asserts it at the first token
+        return f"its {name} is not F32"
+    if shape[0] % _BLOCKS[kind][0]:
+        return f"the rows of its {name} are no whole blocks"
+    return None
 
 
 def check_shapes(cursor: Cursor, found: Mapping[str, Shape], sizes: Sizes) -> None:
     """Compare what the file has with what the model needs.
 
     Raises:
-        ModelFileError: naming the first tensor that is too many, missing or of another shape.
+        NotForCtransformers: naming the first tensor that is too many, missing or of another shape.
     """
     wanted = dict(sizes.shapes())
     for name in found:
         if name not in wanted:
-            raise cursor.refuse(_describe_foreign(name))
+            raise cursor.decline(_describe_foreign(name))
     for name, shape in wanted.items():
         if name not in found:
-            raise cursor.refuse(_describe_missing(name))
+            raise cursor.decline(_describe_missing(name))
         if found[name] != shape:
-            raise cursor.refuse(f"its {name} is {_show(found[name])} and not {_show(shape)}")
+            raise cursor.decline(f"its {name} is {_show(found[name])} and not {_show(shape)}")
 
 
 def _describe_foreign(name: str) -> str:

@@ -1,25 +1,20 @@
-"""Converts text to token ids and token ids to bytes, without trusting ctransformers to do so.
+"""Converts text to token ids and token ids to bytes.
 
-Two tokenizers with one interface:
-  * `HubTokenizer`: a `tokenizer.json` beside the model, through Hugging Face `tokenizers`;
-  * `NativeTokenizer`: the SentencePiece tokenizer inside ctransformers, made safe.
-
-Both only read their tables, so they may be called on the event loop while the model
-thread evaluates. Neither knows control tokens: they are placed by id (writer.py).
+A `tokenizer.json` beside the model goes before the tokenizer that its engine has (backends/). All
+of them only read their tables, so they may be called on the event loop while the model thread
+evaluates. None knows control tokens: they are placed by id (writer.py).
 """
 
-import ctypes
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from tokenizers import Tokenizer as _HubTokenizer
 from tokenizers import decoders
 
 from server.model.errors import ModelFileError
 from server.model.files.bytelevel import BYTE_OF_LETTER
-from server.model.files.catalog import TOKENIZER_FILE
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -100,50 +95,3 @@ def _sentence_piece(token: str) -> bytes:
     if match := _BYTE_TOKEN.fullmatch(token):
         return bytes((int(match[1], 16),))
     return token.replace("\u2581", " ").encode()
-
-
-class NativeTokenizer:
-    """ctransformers' SentencePiece tokenizer, with a buffer of the right size.
-
-    `LLM.tokenize` allocates len(text) + 1 ints, but one character can become four tokens: one
-    prompt of rare characters causes a heap overflow. Here the buffer is sized by the bytes. And
-    the C++ throws across ctypes (the process aborts) on a byte that its vocabulary does not
-    have, so a vocabulary that lacks one is refused when the model is loaded.
-
-    Args:
-        llm: a `ctransformers.LLM` (untyped: only loader.py imports ctransformers).
-        control: ids that print nothing and never come out of `encode`.
-        special: tokens by their text; ctransformers prints none of them.
-
-    Raises:
-        ModelFileError: if the vocabulary cannot spell every byte.
-    """
-
-    def __init__(
-        self, llm: Any, control: frozenset[int], special: Mapping[str, int] | None = None
-    ) -> None:
-        self._llm = llm
-        self._control = control
-        printed = {index: text.encode() for text, index in (special or {}).items()}
-        self.pieces = [
-            printed.get(index) or llm.ctransformers_llm_detokenize(index)
-            if index not in control
-            else b""
-            for index in range(llm.vocab_size)
-        ]
-        spelled = {piece for piece in self.pieces if len(piece) == 1}
-        # NUL needs no token: it ends a C string, and writer.py removes it from prompts.
-        missing = 255 - len(spelled - {b"\0"})
-        if missing:
-            raise ModelFileError(
-                f"The model's vocabulary lacks {missing} of 255 byte tokens, so ctransformers' "
-                f"tokenizer is not safe with it; put a {TOKENIZER_FILE} beside the model."
-            )
-
-    def encode(self, text: str) -> list[int]:
-        """See `Tokenizer`. `text` is cut at its first NUL (writer.py leaves none)."""
-        raw = text.encode()
-        # At most one token per byte, and two for the space that GGUF models prepend.
-        buffer = (ctypes.c_int * (len(raw) + 4))()
-        count = self._llm.ctransformers_llm_tokenize(raw, False, buffer)
-        return [index for index in buffer[:count] if index not in self._control]

@@ -1,0 +1,211 @@
+"""llama.cpp of today, through llama-cpp-python's plain bindings: its own loop is not used.
+
+The only importer of llama_cpp. An evaluation looks at the prompt's event before every node of the
+graph, some twenty a layer, so even a large model is free within milliseconds of a cancel.
+
+Flash attention is off: with it a token's logits depend on the number of threads once 512 tokens are
+cached (ggml splits the KV cache among them), and a seed would not repeat. Everything is computed on
+the CPU, where alone llama.cpp can be interrupted.
+"""
+
+import ctypes
+import importlib
+import logging
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from server.model.backends import LARGEST_BATCH, Cache, Logits, bare, logits_at
+from server.model.errors import ModelFileError
+from server.model.files.modelfile import ModelFile
+from server.model.prompt.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+# Tokens of one graph. A whole batch is what can be reused, so a turn of a conversation reads half a
+# batch again; by 64s and 256s SmolLM2's prompts are read 1.1 and 1.15 times faster (bench/README).
+_BATCH = 16
+_SEQUENCE = 0  # the only one of every context
+_ABORTED = 2  # what llama_decode returns then
+_LONGEST_PIECE = 256  # bytes of a token
+_INFORMATION, _WARNING, _ERROR = 2, 3, 4  # GGML_LOG_LEVEL_*; 1 tells of every evaluation
+
+
+class LlamaCppCache:
+    """See `Cache`. A llama_context with one sequence."""
+
+    def __init__(self, model: "_Model", context_tokens: int) -> None:
+        self._c = c = _bindings()
+        self._model = model  # lives as long as its contexts
+        self._watched = watched = [threading.Event()]  # of the running evaluation
+        self._abort = c.ggml_abort_callback(lambda _: watched[0].is_set())
+        parameters = c.llama_context_default_params()
+        parameters.n_ctx = context_tokens
+        parameters.n_batch, parameters.n_ubatch = LARGEST_BATCH, _BATCH
+        parameters.n_outputs_max = 1
+        parameters.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        parameters.swa_full = True  # or nothing could be cut off
+        parameters.no_perf = True
+        parameters.abort_callback = self._abort
+        self._context = c.llama_init_from_model(model.pointer, parameters)
+        self._memory = self._context and c.llama_get_memory(self._context)
+        if not self._memory:
+            raise ModelFileError(_explain("llama.cpp has no KV cache for this model"))
+        weakref.finalize(self, c.llama_free, self._context).atexit = False
+        self.length = context_tokens
+
+    def evaluate(
+        self,
+        tokens: Sequence[int],
+        threads: int,
+        cancelled: threading.Event,
+        wants_logits: bool = True,
+    ) -> bool:
+        """See `Cache`."""
+        self._watched[0] = cancelled
+        self._c.llama_set_n_threads(self._context, threads, threads)
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)  # the batch holds only its address
+        batch = self._c.llama_batch_get_one(ids, len(tokens))
+        if not wants_logits:  # else the last token's: a tenth of the work with Gemma's vocabulary
+            batch.logits = (ctypes.c_int8 * len(tokens))()
+        status = self._c.llama_decode(self._context, batch)
+        if status not in (0, _ABORTED):
+            raise RuntimeError(_explain(f"llama_decode returned {status}"))
+        return bool(status == 0)
+
+    def cut(self, length: int) -> bool:
+        """See `Cache`. A recurrent model's can only be emptied."""
+        if self._c.llama_memory_seq_rm(self._memory, _SEQUENCE, length, -1):
+            return True
+        self._c.llama_memory_clear(self._memory, True)
+        return False
+
+    def logits(self) -> Logits:
+        """See `Cache`."""
+        return logits_at(self._c.llama_get_logits_ith(self._context, -1), self._model.size)
+
+    def state_bytes(self) -> int:
+        """See `Cache`."""
+        return int(self._c.llama_state_seq_get_size(self._context, _SEQUENCE))
+
+    def save(self, buffer: "ctypes.Array[ctypes.c_uint8]") -> None:
+        """See `Cache`."""
+        self._c.llama_state_seq_get_data(self._context, buffer, len(buffer), _SEQUENCE)
+
+    def restore(self, buffer: "ctypes.Array[ctypes.c_uint8]") -> bool:
+        """See `Cache`."""
+        read = self._c.llama_state_seq_set_data(self._context, buffer, len(buffer), _SEQUENCE)
+        return read == len(buffer) or not self.cut(0)
+
+
+class LlamaCpp:
+    """See `Backend`.
+
+    Args:
+        file: found in order by `inspect`, for llama.cpp.
+        context_tokens: of every context.
+        contexts: how many.
+
+    Raises:
+        ModelFileError: if it cannot be loaded, or is no model that writes text.
+    """
+
+    batch = _BATCH
+
+    def __init__(self, file: ModelFile, context_tokens: int, contexts: int) -> None:
+        c = _bindings()
+        self._model = model = _Model(file)
+        self.build = f"llama.cpp {c.llama_version().decode()}"
+        self.caches: Sequence[Cache] = [
+            LlamaCppCache(model, context_tokens) for _ in range(contexts)
+        ]
+        self.vocabulary_size = model.size
+        # llama.cpp knows some tokens that end an answer by their text, whatever the file says.
+        ends = {index for index in range(model.size) if c.llama_vocab_is_eog(model.words, index)}
+        named = {c.llama_vocab_get_text(model.words, index).decode(): index for index in ends}
+        self.special: Mapping[str, int] = {**file.special, **named}
+        self.control = frozenset(file.control | ends)
+        has_bos = c.llama_vocab_get_add_bos(model.words)
+        self.bos: int | None = c.llama_vocab_bos(model.words) if has_bos else None
+
+    def tokenizer(self) -> Tokenizer:
+        """See `Backend`."""
+        return LlamaCppTokenizer(self._model, self.control)
+
+
+class LlamaCppTokenizer(Sequence[bytes]):
+    """See `Tokenizer`. llama.cpp's own, which is thread-safe; it is its own `pieces`."""
+
+    def __init__(self, model: "_Model", control: frozenset[int]) -> None:
+        self._c, self._model, self._control = _bindings(), model, control
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """See `Tokenizer`. Spelled when they are needed: some vocabularies have 262,144."""
+        return self
+
+    def __len__(self) -> int:
+        return self._model.size
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        buffer = ctypes.create_string_buffer(_LONGEST_PIECE)
+        length = self._c.llama_token_to_piece(
+            self._model.words, index, buffer, _LONGEST_PIECE, 0, False
+        )
+        return b"" if index in self._control else buffer.raw[: max(0, length)]
+
+    def encode(self, text: str) -> list[int]:
+        """See `Tokenizer`."""
+        raw = text.encode()
+        most = len(raw) + 4  # a token a byte, and a blank in front
+        ids = (ctypes.c_int32 * most)()
+        count = self._c.llama_tokenize(self._model.words, raw, len(raw), ids, most, False, False)
+        return [index for index in ids[: max(0, count)] if index not in self._control]
+
+
+# The weights and the vocabulary, which last as long as somebody uses them.
+class _Model:
+    def __init__(self, file: ModelFile) -> None:
+        c = _bindings()
+        parameters = c.llama_model_default_params()
+        parameters.n_gpu_layers = 0
+        self.pointer = c.llama_model_load_from_file(str(file.path).encode(), parameters)
+        if not self.pointer:
+            raise ModelFileError(_explain(f"llama.cpp cannot load {file.path}"))
+        weakref.finalize(self, c.llama_model_free, self.pointer).atexit = False
+        self.words = c.llama_model_get_vocab(self.pointer)
+        self.size: int = c.llama_vocab_n_tokens(self.words)
+        if c.llama_model_has_encoder(self.pointer) or c.llama_model_is_diffusion(self.pointer):
+            raise ModelFileError(f"The model {file.path} does not write one token after another.")
+
+
+@cache
+def _bindings() -> Any:
+    bare.enter("llama_cpp")
+    bindings: Any = importlib.import_module("llama_cpp.llama_cpp")
+    bindings.hear = bindings.llama_log_callback(_hear)  # must last as long as the library
+    bindings.llama_log_set(bindings.hear, None)
+    bindings.llama_backend_init()
+    return bindings
+
+
+# llama.cpp reports what went wrong only to its log.
+_complaints: list[str] = []
+
+
+def _hear(level: int, text: bytes, _: object) -> None:
+    said = text.decode("utf-8", "replace").strip().removesuffix(".")
+    if level == _ERROR:
+        _complaints.append(said)
+    if level in (_INFORMATION, _WARNING, _ERROR) and len(said) > 1:  # progress is told in dots
+        log.debug("%s", said)
+
+
+def _explain(what: str) -> str:
+    first = next(filter(None, _complaints), "")
+    _complaints.clear()
+    return f"{what}: {first}." if first else f"{what}."

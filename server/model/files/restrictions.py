@@ -1,0 +1,148 @@
+"""What ctransformers 0.2.27 cannot do with a GGUF file that is otherwise in order.
+
+Its llama.cpp is of September 2023: one architecture, one kind of vocabulary, untied matrices. It
+ignores what it does not know, or dies of it, so every key, id, shape and type that its C++ relies
+on is checked here first. A file that fails here may still be one for llama.cpp.
+"""
+
+import math
+import re
+
+from server.model.files.catalog import TOKENIZER_FILE
+from server.model.files.gguf import BYTE, F32, STRING, U32, VOCABULARY, Head
+from server.model.files.tensors import Sizes, check_shapes, heads_fit, why_unreadable
+
+_MAX_HYPER_PARAMETER = 2**20
+_BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
+
+# What newer llama.cpp reads, with the value that changes nothing.
+_IGNORED = {
+    "llama.attention.causal": True,
+    "llama.attention.scale": None,
+    "llama.attn_logit_softcapping": None,
+    "llama.embedding_scale": 1,
+    "llama.final_logit_softcapping": None,
+    "llama.logit_scale": 1,
+    "llama.residual_scale": 1,
+}
+
+
+def check_for_ctransformers(head: Head) -> None:
+    """Look for what it cannot do.
+
+    Raises:
+        NotForCtransformers: at the first such thing.
+    """
+    _check_architecture(head)
+    _check_arithmetic(head)
+    _check_vocabulary(head)
+    sizes = _read_sizes(head)
+    for name, tensor in head.tensors.items():
+        if why := why_unreadable(name, tensor.shape, tensor.kind):
+            raise head.cursor.decline(why)
+    check_shapes(head.cursor, {name: each.shape for name, each in head.tensors.items()}, sizes)
+
+
+def _check_architecture(head: Head) -> None:
+    if head.architecture != "llama":
+        raise head.cursor.decline(
+            f"its architecture is {head.architecture}, and ctransformers loads llama only, such "
+            "as Llama 2, Mistral, TinyLlama and Zephyr"
+        )
+    if head.values.get(f"{VOCABULARY}model") != "llama":
+        raise head.cursor.decline(
+            "its vocabulary is not SentencePiece, which ctransformers needs (SmolLM2 has models "
+            "in the catalogue that are adapted)"
+        )
+
+
+# What this ctransformers would ignore, and so compute something else.
+def _check_arithmetic(head: Head) -> None:
+    values = head.values
+    scaling, factor = values.get("llama.rope.scaling.type"), values.get("llama.rope.scaling.factor")
+    unscaled = (None, 1) if scaling is None else (1,)
+    if scaling != "none" and factor not in unscaled:
+        raise head.cursor.decline(
+            f"it scales its rotary positions ({scaling}, {factor}), which ctransformers would "
+            "ignore"
+        )
+    experts = values.get("llama.expert_count")
+    if isinstance(experts, int) and experts > 0:
+        raise head.cursor.decline(
+            f"it is a mixture of {experts} experts, which ctransformers lacks"
+        )
+    for key, usual in _IGNORED.items():
+        if (value := values.get(key, usual)) != usual:
+            raise head.cursor.decline(f"its {key} is {value}, which ctransformers would ignore")
+    has_tokenizer = (head.cursor.path.parent / TOKENIZER_FILE).exists()
+    if values.get(f"{VOCABULARY}add_space_prefix") is False and not has_tokenizer:
+        raise head.cursor.decline(
+            "its tokenizer puts no blank before a text, and ctransformers' does"
+        )
+
+
+def _check_vocabulary(head: Head) -> None:
+    arrays = {"tokens": (STRING,), "scores": (F32,), "token_type": (4, 5)}
+    for name, kinds in arrays.items():
+        key = f"{VOCABULARY}{name}"
+        if key not in head.lengths:
+            raise head.cursor.decline(f"its vocabulary has no {name}, which ctransformers needs")
+        if head.kinds[key] not in kinds or head.lengths[key] != len(head.tokens):
+            raise head.cursor.decline("its vocabulary is damaged")
+    if b"<0x0A>" not in head.tokens:
+        raise head.cursor.decline("its vocabulary has no token <0x0A> for the line feed")
+    for name in ("bos", "eos", "unknown", "seperator", "padding"):  # as llama.cpp spells it
+        key = f"{VOCABULARY}{name}_token_id"
+        index = head.values.get(key, 0)
+        if head.kinds.get(key, U32) != U32 or not isinstance(index, int):
+            raise head.cursor.decline(f"its {key} is no u32")
+        if not 0 <= index < len(head.tokens):
+            raise head.cursor.decline(f"its {name} token is not in its vocabulary")
+    for token, kind in zip(head.tokens, head.types, strict=True):
+        if kind == BYTE and not _BYTE_TOKEN.fullmatch(token):
+            raise head.cursor.decline("one of its byte tokens is none")
+
+
+def _read_sizes(head: Head) -> Sizes:
+    def size(key: str, default: int | None = None) -> int:
+        name = f"llama.{key}"
+        value = head.values.get(name, default)
+        if value is None:
+            raise head.cursor.decline(f"it has no {name}")
+        if head.kinds.get(name, U32) != U32 or not isinstance(value, int):
+            raise head.cursor.decline(f"its {name} is no u32")
+        if not 0 < value <= _MAX_HYPER_PARAMETER:
+            raise head.cursor.decline(f"its {name} is {value}")
+        return value
+
+    size("context_length")
+    for name in ("attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scale_linear"):
+        key = f"llama.{name}"
+        if name.endswith("epsilon") and key not in head.values:
+            raise head.cursor.decline(f"it has no {key}")
+        value = head.values.get(key, 1.0)
+        if head.kinds.get(key, F32) != F32 or not isinstance(value, float):
+            raise head.cursor.decline(f"its {key} is no f32")
+        if not 0 < value < math.inf:
+            raise head.cursor.decline(f"its {key} is {value}")
+    if head.kinds.get("general.name", STRING) != STRING:
+        raise head.cursor.decline("its general.name is no text")
+    heads = size("attention.head_count")
+    sizes = Sizes(
+        vocabulary=len(head.tokens),
+        embedding=size("embedding_length"),
+        feed_forward=size("feed_forward_length"),
+        heads=heads,
+        kv_heads=size("attention.head_count_kv", heads),
+        layers=size("block_count"),
+    )
+    rotated = size("rope.dimension_count", sizes.embedding // heads or 1)
+    if not heads_fit(sizes.embedding, heads, rotated):
+        raise head.cursor.decline("its numbers of attention heads do not fit together")
+    width = sizes.embedding // heads
+    for name in ("key_length", "value_length"):
+        if size(f"attention.{name}", width) != width:
+            raise head.cursor.decline(f"its heads have another {name} than ctransformers expects")
+    if heads % sizes.kv_heads:
+        raise head.cursor.decline("its numbers of attention heads do not fit together")
+    return sizes
