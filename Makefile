@@ -1,4 +1,4 @@
-.PHONY: help install run test train test-train test-docker lint format fuzz bench native screenshots image clean model dev rivals icons tools
+.PHONY: help install run test train test-train test-docker llama-cpp test-llama-cpp lint format fuzz bench native screenshots image clean model dev rivals icons tools
 
 HOST ?= 127.0.0.1
 PORT ?= 8080
@@ -11,6 +11,7 @@ NODE_BIN := .venv/node/node_modules/.bin
 CTRANSFORMERS := $(shell sed -n 's/.*"\(ctransformers==[^"]*\)".*/\1/p' pyproject.toml)
 # There is no ctransformers wheel for Arm: it is compiled there, for that machine.
 PIP_FLAGS := $(if $(filter arm% aarch64,$(shell uname -m)),--no-binary ctransformers)
+ENGINE_TESTS := $(addprefix tests/test_,engine.py repeat.py cancel.py worker.py templates.py)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 help: ## show this list
@@ -39,6 +40,14 @@ test-docker: dev ## test the image, Compose and a Swarm by a Docker engine of it
 	sh tests/docker/install.sh
 	$(BIN)/python -m server.model.fetch smollm2
 	$(BIN)/python -m pytest --override-ini addopts='-ra --durations=10' tests/docker
+
+llama-cpp: .venv/llama-cpp ## install the second engine, for today's models: compiles for minutes
+
+test-llama-cpp: dev .venv/llama-cpp ## test the second engine, and the first one's tests over it
+	$(BIN)/python -m server.model.fetch socrates
+	$(BIN)/python -m server.model.fetch smollm2
+	$(BIN)/python -m pytest --override-ini addopts=-ra tests/engines
+	SOCRATES_ENGINE=llama.cpp $(BIN)/python -m pytest $(ENGINE_TESTS)
 
 lint: dev .venv/node ## check style and types of server and page, Dockerfile and workflows
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -107,6 +116,12 @@ tools:
 
 .venv/train: pyproject.toml .venv/installed
 	$(PIP) --editable '.[train]'
+	touch $@
+
+# Without what reads images.
+.venv/llama-cpp: pyproject.toml .venv/installed
+	@echo 'Compiling llama.cpp for this machine: some minutes, on a Pi half an hour.'
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PIP) --editable '.[llama-cpp]'
 	touch $@
 
 .venv/dev: pyproject.toml .venv/installed

@@ -71,7 +71,9 @@ def load_engine(
         else backend.tokenizer()
     )
     template = find_template(file, settings.template)
-    prompts = PromptWriter(settings.persona, template, tokenizer, backend.special, backend.bos)
+    prompts = PromptWriter(
+        settings.persona, template, tokenizer, backend.special, backend.bos, backend.swallowing
+    )
     log.debug("loading: the tokenizer is built")
     contexts = [Context(cache, backend.batch) for cache in backend.caches]
     governor = Governor(settings.governor)

@@ -78,6 +78,7 @@ class Backend(Protocol):
     special: Mapping[str, int]  # ids of the tokens that a template may name, by their text
     control: frozenset[int]  # tokens that print nothing and end an answer
     bos: int | None  # what every prompt begins with
+    swallowing: frozenset[int]  # special tokens that take the blanks behind them
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the file's own vocabulary.

@@ -85,6 +85,7 @@ class CTransformers:
     """
 
     build = "ctransformers 0.2.27"
+    swallowing: frozenset[int] = frozenset()
 
     def __init__(self, file: ModelFile, context_tokens: int, contexts: int) -> None:
         package = bare.enter("ctransformers")

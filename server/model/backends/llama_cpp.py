@@ -30,6 +30,7 @@ _BATCH = 16
 _SEQUENCE = 0  # the only one of every context
 _ABORTED = 2  # what llama_decode returns then
 _LONGEST_PIECE = 256  # bytes of a token
+_SWALLOWING = 1 << 8  # LLAMA_TOKEN_ATTR_RSTRIP
 _INFORMATION, _WARNING, _ERROR = 2, 3, 4  # GGML_LOG_LEVEL_*; 1 tells of every evaluation
 
 
@@ -127,6 +128,11 @@ class LlamaCpp:
         named = {c.llama_vocab_get_text(model.words, index).decode(): index for index in ends}
         self.special: Mapping[str, int] = {**file.special, **named}
         self.control = frozenset(file.control | ends)
+        self.swallowing = frozenset(
+            index
+            for index in self.special.values()
+            if c.llama_vocab_get_attr(model.words, index) & _SWALLOWING
+        )
         has_bos = c.llama_vocab_get_add_bos(model.words)
         self.bos: int | None = c.llama_vocab_bos(model.words) if has_bos else None
 

@@ -171,7 +171,11 @@ def _compile(source: str, bos: str, eos: str) -> Template:
         messages = _conversation(has_system, turns)
         try:
             text = template.render(
-                messages=messages, add_generation_prompt=True, bos_token=bos, eos_token=eos
+                messages=messages,
+                add_generation_prompt=True,
+                bos_token=bos,
+                eos_token=eos,
+                enable_thinking=False,  # Qwen3's and others' name for it: a talk wants no essay
             )
         except MemoryError:
             raise

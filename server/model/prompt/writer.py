@@ -7,7 +7,7 @@ between two special tokens is encoded as one, as the model saw it in training.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.model.errors import PromptEmpty, PromptTooLong
@@ -42,6 +42,7 @@ class PromptWriter:
         tokenizer: for what stands between special tokens.
         special: ids of the tokens that the template may name, by their text.
         bos: the id that every prompt begins with, or None.
+        swallowing: special tokens that take the blanks behind them, as Phi-3's do.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class PromptWriter:
         tokenizer: Tokenizer,
         special: Mapping[str, int],
         bos: int | None = None,
+        swallowing: Collection[int] = (),
     ) -> None:
         self._template = template
         self._tokenizer = tokenizer
         self._special = special
         self._bos = bos
+        self._swallowing = swallowing
         self._special_text = re.compile(
             "|".join(re.escape(text) for text in sorted(special, key=len, reverse=True)) or "(?!)"
         )
@@ -148,11 +151,12 @@ class PromptWriter:
     # A template's own text, its special tokens recognised.
     def _literal(self, text: str) -> list[Item]:
         items: list[Item] = []
-        at = 0
-        for match in self._special_text.finditer(text):
-            items += [text[at : match.start()], self._special[match[0]]]
-            at = match.end()
-        return [item for item in [*items, text[at:]] if item != ""]
+        while match := self._special_text.search(text):
+            token, text = self._special[match[0]], text[match.end() :]
+            items += [match.string[: match.start()], token]
+            if token in self._swallowing:
+                text = text.lstrip()
+        return [item for item in [*items, text] if item != ""]
 
     # What stands between two special tokens is one text.
     def _encode(self, items: Iterable[Item]) -> list[int]:

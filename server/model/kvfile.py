@@ -1,0 +1,138 @@
+"""The persona's keys and values in a file beside the model, so that a large one starts in seconds.
+
+A 7B reads a long persona for minutes on a Pi. After that first time its keys and values are
+written to `MODEL.KEY.kv`, and the next start reads them back.
+
+Promises:
+  * KEY is a digest of all that they depend on: the model's contents, the tokens, the batches that
+    these were cut into, the engine's build, the CPU. What no longer fits is not found;
+  * a damaged file is noticed by its own digest, and written anew;
+  * a file has its name only once it is whole, there are two a model at most, and where none can be
+    written (a read-only image, a full disk) everything else goes on.
+"""
+
+import ctypes
+import hashlib
+import logging
+import mmap
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from server.model.backends import Backend, Cache
+from server.model.machine.cpus import features
+
+log = logging.getLogger(__name__)
+
+_WORTHWHILE_S = 2.0  # what takes less to evaluate is not kept
+_MOST_FILES = 2  # of one model: two personas
+_MAGIC = b"socrates-kv 1\n".ljust(32, b"\0")
+_HEAD_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
+_SAMPLES, _SAMPLE_BYTES = 512, 4096  # of a model file's contents: all of 4 GB would take seconds
+
+Buffer = "ctypes.Array[ctypes.c_uint8]"
+
+
+class KVFile:
+    """Where the keys and values of `tokens` are kept, if that is worthwhile.
+
+    Args:
+        model_file: beside which.
+        backend: what evaluates them, as loaded from that file.
+        tokens: the persona's.
+    """
+
+    def __init__(self, model_file: Path, backend: Backend, tokens: Sequence[int]) -> None:
+        self._model_file = model_file
+        digest = _fingerprint(model_file)
+        digest.update(f"{backend.build} {sorted(features())} {backend.batch} {tokens}".encode())
+        self.path = self._named(digest.hexdigest()[:16])
+
+    def read(self, cache: Cache) -> bool:
+        """Fill an empty `cache` from the file; False if there is none that is whole."""
+        started = time.perf_counter()
+        try:
+            with self.path.open("rb") as file, _mapped(file.fileno(), mmap.ACCESS_COPY) as (
+                head,
+                data,
+            ):
+                if head[:] != _MAGIC + hashlib.sha256(data).digest() or not cache.restore(data):
+                    log.warning("%s is damaged, and is written anew", self.path)
+                    return False
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError) as error:  # ValueError: shorter than a head
+            log.warning("%s cannot be read: %s", self.path, error)
+            return False
+        took_s = time.perf_counter() - started
+        log.info("the persona was read from %s in %.1f s", self.path.name, took_s)
+        return True
+
+    def write(self, cache: Cache, took_s: float) -> None:
+        """Write the file, if `cache` can be saved, and was `took_s` seconds in the making."""
+        size = cache.state_bytes()
+        if took_s < _WORTHWHILE_S or not size:
+            return
+        try:
+            self._write(cache, size)
+        except OSError as error:
+            log.info("the persona is not kept for the next start: %s", error)
+            return
+        log.info("the persona is kept for the next start: %s, %.0f MB", self.path.name, size / 1e6)
+
+    def _write(self, cache: Cache, size: int) -> None:
+        directory = self.path.parent
+        if shutil.disk_usage(directory).free < 2 * size:
+            raise OSError("too little disk space")
+        with tempfile.NamedTemporaryFile(dir=directory, suffix=".part", delete=False) as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, _HEAD_BYTES + size)  # a full disk shows here
+                with _mapped(file.fileno(), mmap.ACCESS_WRITE) as (head, data):
+                    cache.save(data)
+                    head[:] = _MAGIC + hashlib.sha256(data).digest()
+                os.fsync(file.fileno())
+                Path(file.name).replace(self.path)
+            except BaseException:
+                Path(file.name).unlink()
+                raise
+        self._forget_older()
+
+    def _forget_older(self) -> None:
+        found = self.path.parent.glob(self._named("*").name.replace("[", "[[]"))
+        for old in sorted(found, key=lambda path: -path.stat().st_mtime)[_MOST_FILES:]:
+            with suppress(FileNotFoundError):
+                old.unlink()
+
+    def _named(self, key: str) -> Path:
+        return self._model_file.with_name(f"{self._model_file.name}.{key}.kv")
+
+
+# Two models that differ at all, differ nearly everywhere.
+def _fingerprint(path: Path) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(b"%d " % size)
+        for number in range(_SAMPLES):
+            file.seek(number * size // _SAMPLES)
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest
+
+
+# The head of an open file, and what follows it, as memory that C can use.
+@contextmanager
+def _mapped(descriptor: int, access: int) -> Iterator[tuple[memoryview, Buffer]]:
+    with mmap.mmap(descriptor, 0, access=access) as memory:
+        size = len(memory) - _HEAD_BYTES
+        if size <= 0:
+            raise ValueError("it is too short")
+        head, data = memoryview(memory)[:_HEAD_BYTES], (ctypes.c_uint8 * size).from_buffer(memory, _HEAD_BYTES)
+        try:
+            yield head, data
+        finally:
+            head.release()
+            del data

@@ -1,0 +1,180 @@
+"""Today's architectures on llama.cpp: tiny random files, made as the converters make them."""
+
+import dataclasses
+import logging
+import threading
+
+import jinja2
+import numpy as np
+import pytest
+
+from server.model.backends.choice import choose
+from server.model.backends.llama_cpp import LlamaCpp
+from server.model.errors import ModelFileError, NotForCtransformers
+from server.model.files.modelfile import CTRANSFORMERS, LLAMA_CPP
+from server.model.job import Finish, Progress, Stage
+from server.model.loader import EngineSettings, load_engine
+from server.model.machine.governor import GovernorSettings
+from server.model.prompt.conversation import Conversation, Turn
+from server.model.prompt.persona import Persona
+from server.model.sampler import Sampling
+from tests.engines.reference import call
+from tests.support.families import FAMILIES, write_family
+
+TALK = (Turn("What is the aether?", "The \u1f00\u03ae\u03c1 there."), Turn("And then?", "Ha."))
+QUESTION = "Whither  the heather?\nThere."
+SEEDED = Sampling(max_tokens=24, temperature=1.0, seed=3, ignore_eos=True)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    return request.param, write_family(tmp_path_factory.mktemp(request.param) / "m.gguf", request.param)
+
+
+def settings(path, **changes):
+    whole = EngineSettings(path, Persona("Be he."), 1024, governor=GovernorSettings(1))
+    return dataclasses.replace(whole, **changes)
+
+
+def say(engine, conversation, sampling=SEEDED, cancelled=None):
+    progress = Progress()
+    prompt = engine.write_prompt(conversation)
+    pieces = engine.generate(prompt, sampling, cancelled or threading.Event(), progress)
+    return list(pieces), progress
+
+
+class SetAt(threading.Event):
+    """An event that is set when it is looked at for the n-th time."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_ctransformers_declines_and_llama_cpp_takes_it(family):
+    _, path = family
+    with pytest.raises(NotForCtransformers):
+        choose(path, CTRANSFORMERS)
+    file = choose(path)
+    assert file.engine == LLAMA_CPP
+    assert file.trained_context == 2048
+
+
+def test_prompt_has_the_tokens_of_its_template(family, tmp_path):
+    """The whole template as text, by llama.cpp's tokenizer with its control tokens recognised."""
+    name, path = family
+    engine = load_engine(settings(path))
+    messages = [{"role": "system", "content": "Be he."}]
+    for turn in TALK:
+        messages.append({"role": "user", "content": turn.question})
+        messages.append({"role": "assistant", "content": turn.answer})
+    messages.append({"role": "user", "content": QUESTION})
+    marks = FAMILIES[name].marks
+    text = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(
+        FAMILIES[name].template
+    ).render(
+        messages=messages, add_generation_prompt=True, enable_thinking=False,
+        bos_token=marks[0], eos_token=FAMILIES[name].end,
+    )  # fmt: skip
+    prompt = engine.write_prompt(Conversation(QUESTION, TALK))
+    assert prompt.tokens == call(path, tmp_path / "ids.npy", text=text).tolist()
+
+
+def test_control_tokens_come_out_of_no_text_and_print_nothing(family):
+    name, path = family
+    engine = load_engine(settings(path))
+    hostile = Conversation(" ".join(FAMILIES[name].marks) + " x")
+    clean = engine.write_prompt(Conversation("x")).tokens
+    own = [token for token in clean if token in engine._control]
+    assert [token for token in engine.write_prompt(hostile).tokens if token in engine._control] == own
+    assert {engine._pieces[token] for token in engine._control} == {b""}
+    assert FAMILIES[name].marks.index(FAMILIES[name].end) in engine._control
+
+
+def test_answers_and_a_seed_repeats_whatever_came_between(family):
+    _, path = family
+    engine = load_engine(settings(path, governor=GovernorSettings()))
+    engine.prefill_persona(threading.Event(), Progress())
+    talk = Conversation(QUESTION, TALK)
+    first, progress = say(engine, talk)
+    assert progress.finish is Finish.LENGTH
+    assert progress.tokens == 24
+    say(engine, Conversation("The end. " * 40, system="She."), cancelled=SetAt(200))
+    say(engine, Conversation("The other heath."))
+    again, progress = say(engine, talk)
+    assert again == first
+    assert say(load_engine(settings(path)), talk)[0] == first
+
+
+def test_prefix_is_reused(family):
+    _, path = family
+    engine = load_engine(settings(path))
+    say(engine, Conversation(QUESTION, TALK))
+    _, progress = say(engine, Conversation("Then?", (*TALK, Turn(QUESTION, "He."))))
+    assert progress.cached_tokens >= progress.prompt_tokens / 2
+
+
+@pytest.mark.parametrize("looks", [1, 40, 400])
+def test_cancel_within_a_batch(family, looks):
+    """llama.cpp looks at the event before each node, so one batch is left in its middle."""
+    _, path = family
+    engine = load_engine(settings(path))
+    whole = say(engine, Conversation("heather " * 60))[0]
+    engine = load_engine(settings(path))
+    pieces, progress = say(engine, Conversation("heather " * 60), cancelled=SetAt(looks))
+    assert (pieces, progress.finish, progress.stage) == ([], Finish.CANCELLED, Stage.PREFILL)
+    assert progress.prefilled_tokens < progress.prompt_tokens
+    assert say(engine, Conversation("heather " * 60))[0] == whole
+
+
+def test_cancel_within_a_token(family):
+    _, path = family
+    engine = load_engine(settings(path))
+    say(engine, Conversation("x"), Sampling(max_tokens=1))
+    looks = SetAt(10**9)
+    say(engine, Conversation("x"), dataclasses.replace(SEEDED, max_tokens=5), looks)
+    asked = 10**9 - looks.looks
+    pieces, progress = say(engine, Conversation("x"), cancelled=SetAt(asked - 3))
+    assert (progress.finish, progress.stage) == (Finish.CANCELLED, Stage.DECODE)
+    assert progress.tokens == 4
+
+
+def test_logits_are_those_of_its_own_class(family, tmp_path):
+    _, path = family
+    backend = LlamaCpp(choose(path), 1024, 1)
+    (cache,) = backend.caches
+    tokens = np.random.default_rng(2).integers(10, backend.vocabulary_size, 200).tolist()
+    assert cache.evaluate(tokens, 1, threading.Event())
+    assert np.array_equal(cache.logits(), call(path, tmp_path / "logits.npy", tokens))
+
+
+def test_contexts_share_the_weights_and_nothing_else(family):
+    _, path = family
+    backend = LlamaCpp(choose(path), 512, 2)
+    one, other = backend.caches
+    assert one.evaluate([20, 21, 22], 1, threading.Event())
+    kept = one.logits().copy()
+    assert other.evaluate([30, 31], 1, threading.Event())
+    assert np.array_equal(one.logits(), kept)
+    assert not np.array_equal(other.logits(), kept)
+
+
+def test_every_truncation_is_noticed(family, tmp_path):
+    _, path = family
+    data = path.read_bytes()
+    for end in (*range(8, len(data), len(data) // 30), len(data) - 1):
+        (tmp_path / "m.gguf").write_bytes(data[:end])
+        with pytest.raises(ModelFileError, match=r"truncated.*\.$"):
+            choose(tmp_path / "m.gguf")
+
+
+def test_its_log_is_ours(family, caplog):
+    _, path = family
+    with caplog.at_level(logging.DEBUG):
+        load_engine(settings(path))
+    assert "llama_kv_cache" in caplog.text
+    assert all(record.levelno == logging.DEBUG for record in caplog.records if "llama" in record.name)
