@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 from server.model.backends import LARGEST_BATCH, Cache, Logits
+from server.model.kvfile import KVFile
 
 _CONTINUED = 0.5
 
@@ -47,6 +48,18 @@ class Context:
         self._reusable = wanted if self._cache.cut(wanted) else 0
         del self._tokens[self._reusable :]
         return self._reusable
+
+    def restore(self, kv_file: KVFile) -> bool:
+        """Read the persona's keys and values; False if they have to be evaluated."""
+        if not kv_file.read(self._cache):
+            return False
+        self._tokens = list(kv_file.tokens)
+        self._reusable = len(self._tokens)  # the persona ends with a border
+        return True
+
+    def keep(self, kv_file: KVFile, took_s: float) -> None:
+        """Write those of the persona, which is all that was evaluated, for the next start."""
+        kv_file.write(self._cache, took_s)
 
     def evaluate(
         self,

@@ -37,6 +37,7 @@ from server.model.detokenizer import Detokenizer
 from server.model.dry import Dry
 from server.model.errors import ModelFileError
 from server.model.job import Finish, Progress, Stage
+from server.model.kvfile import KVFile
 from server.model.machine.governor import CoolingState, Governor
 from server.model.prompt.conversation import Conversation
 from server.model.prompt.writer import Prompt, PromptWriter
@@ -57,12 +58,14 @@ class Engine:
         pieces: Sequence[bytes],
         prompts: PromptWriter,
         governor: Governor,
+        kv_file: KVFile,
     ) -> None:
         self._pieces = pieces
         self._control = control
         self._control_index = np.array(sorted(control))
         self.prompts = prompts
         self._governor = governor
+        self._kv_file = kv_file
         self._contexts = Contexts(contexts, prompts.persona_tokens)
         self._context = contexts[0]  # the one in use
         self.context_tokens = self._context.length
@@ -92,7 +95,7 @@ class Engine:
         )
 
     def prefill_persona(self, cancelled: threading.Event, progress: Progress) -> None:
-        """Evaluate the persona, so that no prompt has to.
+        """Evaluate the persona, or read what an earlier start has kept, so that no prompt has to.
 
         Raises:
             ModelFileError: if the persona does not fit the context.
@@ -105,7 +108,10 @@ class Engine:
             )
         for context in self._contexts:
             self._context = context
-            self._prefill(persona, cancelled, progress)
+            if context.restore(self._kv_file):
+                progress.prompt_tokens = progress.prefilled_tokens = len(persona)
+            elif self._prefill(persona, cancelled, progress):
+                context.keep(self._kv_file, progress.prefill_s)
 
     def prefill(
         self, prompt: Sequence[int], cancelled: threading.Event, progress: Progress

@@ -19,11 +19,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
-from server.model.backends import Backend, Cache
+from server.model.backends import Backend, Buffer, Cache
 from server.model.machine.cpus import features
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ _MOST_FILES = 2  # of one model: two personas
 _MAGIC = b"socrates-kv 1\n".ljust(32, b"\0")
 _HEAD_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
 _SAMPLES, _SAMPLE_BYTES = 512, 4096  # of a model file's contents: all of 4 GB would take seconds
-
-Buffer = "ctypes.Array[ctypes.c_uint8]"
 
 
 class KVFile:
@@ -48,25 +47,31 @@ class KVFile:
 
     def __init__(self, model_file: Path, backend: Backend, tokens: Sequence[int]) -> None:
         self._model_file = model_file
-        digest = _fingerprint(model_file)
-        digest.update(f"{backend.build} {sorted(features())} {backend.batch} {tokens}".encode())
-        self.path = self._named(digest.hexdigest()[:16])
+        self._conditions = f"{backend.build} {sorted(features())} {backend.batch} {list(tokens)}"
+        self.tokens = tokens
+
+    @cached_property
+    def path(self) -> Path:
+        """Where they are, or will be."""
+        digest = _fingerprint(self._model_file)
+        digest.update(self._conditions.encode())
+        return self._named(digest.hexdigest()[:16])
 
     def read(self, cache: Cache) -> bool:
         """Fill an empty `cache` from the file; False if there is none that is whole."""
+        if not cache.state_bytes():
+            return False
         started = time.perf_counter()
         try:
-            with self.path.open("rb") as file, _mapped(file.fileno(), mmap.ACCESS_COPY) as (
-                head,
-                data,
-            ):
-                if head[:] != _MAGIC + hashlib.sha256(data).digest() or not cache.restore(data):
-                    log.warning("%s is damaged, and is written anew", self.path)
-                    return False
+            with self.path.open("rb") as file:
+                head, data = _map(file.fileno(), mmap.ACCESS_COPY)
         except FileNotFoundError:
             return False
-        except (OSError, ValueError) as error:  # ValueError: shorter than a head
-            log.warning("%s cannot be read: %s", self.path, error)
+        except (OSError, ValueError) as error:  # ValueError: it is shorter than a head
+            log.warning("%s cannot be read, and is written anew: %s", self.path, error)
+            return False
+        if head != _MAGIC + hashlib.sha256(data).digest() or not cache.restore(data):
+            log.warning("%s is damaged, and is written anew", self.path)
             return False
         took_s = time.perf_counter() - started
         log.info("the persona was read from %s in %.1f s", self.path.name, took_s)
@@ -91,9 +96,9 @@ class KVFile:
         with tempfile.NamedTemporaryFile(dir=directory, suffix=".part", delete=False) as file:
             try:
                 os.posix_fallocate(file.fileno(), 0, _HEAD_BYTES + size)  # a full disk shows here
-                with _mapped(file.fileno(), mmap.ACCESS_WRITE) as (head, data):
-                    cache.save(data)
-                    head[:] = _MAGIC + hashlib.sha256(data).digest()
+                head, data = _map(file.fileno(), mmap.ACCESS_WRITE)
+                cache.save(data)
+                head[:] = _MAGIC + hashlib.sha256(data).digest()
                 os.fsync(file.fileno())
                 Path(file.name).replace(self.path)
             except BaseException:
@@ -123,16 +128,12 @@ def _fingerprint(path: Path) -> "hashlib._Hash":
     return digest
 
 
-# The head of an open file, and what follows it, as memory that C can use.
-@contextmanager
-def _mapped(descriptor: int, access: int) -> Iterator[tuple[memoryview, Buffer]]:
-    with mmap.mmap(descriptor, 0, access=access) as memory:
-        size = len(memory) - _HEAD_BYTES
-        if size <= 0:
-            raise ValueError("it is too short")
-        head, data = memoryview(memory)[:_HEAD_BYTES], (ctypes.c_uint8 * size).from_buffer(memory, _HEAD_BYTES)
-        try:
-            yield head, data
-        finally:
-            head.release()
-            del data
+# The head of an open file, and what follows it, as memory that C can use. It is unmapped when the
+# last of both is forgotten.
+def _map(descriptor: int, access: int) -> tuple[memoryview, Buffer]:
+    memory = mmap.mmap(descriptor, 0, access=access)
+    size = len(memory) - _HEAD_BYTES
+    if size <= 0:
+        raise ValueError("it is too short")
+    data = (ctypes.c_uint8 * size).from_buffer(memory, _HEAD_BYTES)
+    return memoryview(memory)[:_HEAD_BYTES], data

@@ -13,6 +13,7 @@ from server.model.files.catalog import TOKENIZER_FILE
 from server.model.files.modelfile import ANY_ENGINE
 from server.model.files.pagecache import read_through
 from server.model.job import Loading
+from server.model.kvfile import KVFile
 from server.model.machine.governor import Governor, GovernorSettings
 from server.model.prompt.persona import Persona
 from server.model.prompt.templates import AUTO, find_template
@@ -77,4 +78,5 @@ def load_engine(
     log.debug("loading: the tokenizer is built")
     contexts = [Context(cache, backend.batch) for cache in backend.caches]
     governor = Governor(settings.governor)
-    return Engine(contexts, backend.control, tokenizer.pieces, prompts, governor)
+    kv_file = KVFile(file.path, backend, prompts.persona_tokens)
+    return Engine(contexts, backend.control, tokenizer.pieces, prompts, governor, kv_file)

@@ -1,7 +1,7 @@
 """Logits and token ids by llama-cpp-python's own class, in a process of its own.
 
-    python -m tests.engines.reference MODEL OUTPUT TOKEN...   logits after these tokens, as .npy
-    python -m tests.engines.reference MODEL OUTPUT            token ids of the text on stdin
+python -m tests.engines.reference MODEL OUTPUT TOKEN...   logits after these tokens, as .npy
+python -m tests.engines.reference MODEL OUTPUT            token ids of the text on stdin
 """
 
 import subprocess
@@ -20,16 +20,16 @@ def call(model, output, tokens=(), text=""):
 
 
 def main(model, output, *tokens):
-    from llama_cpp import Llama
+    from llama_cpp import Llama, llama_get_logits_ith
 
     # Rounded as ours are: the same batches, no flash attention.
     llm = Llama(
-        model, n_ctx=1024, n_ubatch=16, n_threads=1, n_threads_batch=1, logits_all=True,
-        flash_attn=False, swa_full=True, verbose=False,
+        model, n_ctx=1024, n_ubatch=16, n_threads=1, n_threads_batch=1, flash_attn=False,
+        swa_full=True, verbose=False,
     )  # fmt: skip
     if tokens:
         llm.eval([int(token) for token in tokens])
-        found = llm.scores[len(tokens) - 1]
+        found = np.ctypeslib.as_array(llama_get_logits_ith(llm.ctx, -1), shape=(llm.n_vocab(),))
     else:
         found = llm.tokenize(sys.stdin.buffer.read(), add_bos=False, special=True)
     np.save(output, found)

@@ -13,13 +13,14 @@ Guarantees of both:
 import ctypes
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.model.prompt.tokenizer import Tokenizer
 
+Buffer: TypeAlias = "ctypes.Array[ctypes.c_uint8]"
 Logits = NDArray[np.float32]  # one a token of the vocabulary
 
 LARGEST_BATCH = 512  # tokens of one evaluation; more would abort ctransformers' process
@@ -61,10 +62,10 @@ class Cache(Protocol):
     def state_bytes(self) -> int:
         """The size of what `save` writes; 0 if it cannot be saved."""
 
-    def save(self, buffer: "ctypes.Array[ctypes.c_uint8]") -> None:
+    def save(self, buffer: Buffer) -> None:
         """Write the keys and values of all tokens into `buffer`, `state_bytes` long."""
 
-    def restore(self, buffer: "ctypes.Array[ctypes.c_uint8]") -> bool:
+    def restore(self, buffer: Buffer) -> bool:
         """Take the saved ones instead of its own; False, and it is empty, if they are none."""
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.model.backends import LARGEST_BATCH, Cache, Logits, bare, logits_at
+from server.model.backends import LARGEST_BATCH, Buffer, Cache, Logits, bare, logits_at
 from server.model.errors import ModelFileError
 from server.model.files.catalog import TOKENIZER_FILE
 from server.model.files.modelfile import ModelFile
@@ -63,11 +63,11 @@ class CTransformersCache:
         """See `Cache`."""
         return 0
 
-    def save(self, buffer: "ctypes.Array[ctypes.c_uint8]") -> None:
+    def save(self, buffer: Buffer) -> None:
         """See `Cache`."""
         raise NotImplementedError
 
-    def restore(self, buffer: "ctypes.Array[ctypes.c_uint8]") -> bool:
+    def restore(self, buffer: Buffer) -> bool:
         """See `Cache`."""
         raise NotImplementedError
 

@@ -15,9 +15,10 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
-from server.model.backends import LARGEST_BATCH, Cache, Logits, bare, logits_at
+from server.model.backends import LARGEST_BATCH, Buffer, Cache, Logits, bare, logits_at
 from server.model.errors import ModelFileError
 from server.model.files.modelfile import ModelFile
 from server.model.prompt.tokenizer import Tokenizer
@@ -91,11 +92,11 @@ class LlamaCppCache:
         """See `Cache`."""
         return int(self._c.llama_state_seq_get_size(self._context, _SEQUENCE))
 
-    def save(self, buffer: "ctypes.Array[ctypes.c_uint8]") -> None:
+    def save(self, buffer: Buffer) -> None:
         """See `Cache`."""
         self._c.llama_state_seq_get_data(self._context, buffer, len(buffer), _SEQUENCE)
 
-    def restore(self, buffer: "ctypes.Array[ctypes.c_uint8]") -> bool:
+    def restore(self, buffer: Buffer) -> bool:
         """See `Cache`."""
         read = self._c.llama_state_seq_set_data(self._context, buffer, len(buffer), _SEQUENCE)
         return read == len(buffer) or not self.cut(0)
@@ -118,7 +119,7 @@ class LlamaCpp:
     def __init__(self, file: ModelFile, context_tokens: int, contexts: int) -> None:
         c = _bindings()
         self._model = model = _Model(file)
-        self.build = f"llama.cpp {c.llama_version().decode()}"
+        self.build = f"llama-cpp-python {version('llama-cpp-python')} {c.llama_print_system_info()}"
         self.caches: Sequence[Cache] = [
             LlamaCppCache(model, context_tokens) for _ in range(contexts)
         ]

@@ -20,7 +20,7 @@ from server.model.files.cursor import Cursor
 from server.model.files.ggjt import read_ggjt
 from server.model.files.gguf import describe, read_gguf
 from server.model.files.modelfile import CTRANSFORMERS, LLAMA_CPP, ModelFile
-from server.model.files.restrictions import check_for_ctransformers
+from server.model.files.restrictions import check_for_ctransformers, check_for_llama_cpp
 
 # What people hand over instead of a model, by how it begins.
 _OTHERS = {
@@ -73,6 +73,8 @@ def _inspect(cursor: Cursor, engine: str) -> ModelFile:
         gguf = read_gguf(cursor)
         if engine == CTRANSFORMERS:
             check_for_ctransformers(gguf)
+        else:
+            check_for_llama_cpp(gguf)
         return describe(gguf, engine)
     if magic == b"tjgg":  # "ggjt" as a little-endian word
         if engine == LLAMA_CPP:

@@ -1,8 +1,9 @@
-"""What ctransformers 0.2.27 cannot do with a GGUF file that is otherwise in order.
+"""What an engine cannot do with a GGUF file that is otherwise in order.
 
-Its llama.cpp is of September 2023: one architecture, one kind of vocabulary, untied matrices. It
-ignores what it does not know, or dies of it, so every key, id, shape and type that its C++ relies
-on is checked here first. A file that fails here may still be one for llama.cpp.
+ctransformers 0.2.27 has llama.cpp of September 2023: one architecture, one kind of vocabulary,
+untied matrices. It ignores what it does not know, or dies of it, so every key, id, shape and type
+that its C++ relies on is checked here first. A file that fails here may still be one for llama.cpp,
+which refuses by itself nearly all that is wrong.
 """
 
 import math
@@ -41,6 +42,25 @@ def check_for_ctransformers(head: Head) -> None:
         if why := why_unreadable(name, tensor.shape, tensor.kind):
             raise head.cursor.decline(why)
     check_shapes(head.cursor, {name: each.shape for name, each in head.tensors.items()}, sizes)
+
+
+def check_for_llama_cpp(head: Head) -> None:
+    """Look for what would end the process.
+
+    Raises:
+        ModelFileError: if there is such a thing.
+    """
+    words = set(head.tokens)
+    if len(words) + max(0, head.tokens.count(b"") - 1) < len(head.tokens):  # empty ones may be many
+        raise head.cursor.refuse("its vocabulary has a token twice")
+    if head.values.get(f"{VOCABULARY}model") != "llama":
+        return
+    # A byte that a text has and the vocabulary has not throws across ctypes.
+    missing = sum(
+        b"<0x%02X>" % byte not in words and bytes([byte]) not in words for byte in range(256)
+    )
+    if missing:
+        raise head.cursor.refuse(f"its vocabulary lacks {missing} of 256 byte tokens")
 
 
 def _check_architecture(head: Head) -> None:
