@@ -20,7 +20,7 @@ from server.model.prompt.conversation import Conversation
 from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
 from tests.conftest import IN_CI
-from tests.support.gguf_model import tensors, write_gguf
+from tests.support.gguf_model import TOKENS, tensors, write_gguf
 from tests.support.hub import Hub
 from tests.support.process import ROOT
 from tests.support.tiny_model import write_tiny_model
@@ -147,11 +147,32 @@ def test_a_file_of_the_family_is_adapted(tmp_path):
     assert answers(path)
 
 
-def test_a_file_that_no_server_could_use_is_refused_by_name_and_not_kept(tmp_path):
-    with Hub(write_smollm(tmp_path / "tiny.gguf", "llama-bpe").read_bytes()) as hub:
+def test_a_file_for_the_other_engine_comes_as_it_is(tmp_path):
+    content = write_smollm(tmp_path / "tiny.gguf", "llama-bpe").read_bytes()
+    with Hub(content) as hub:
+        status, out, _ = fetch(tmp_path, hub, name=OF_THE_HUB)
+    path = tmp_path / "hf" / "Owner" / "Repo-GGUF" / "tiny.gguf"
+    assert (status, out) == (0, f"{path}\n")
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "tokens", "words"),
+    [
+        ("general.type", "adapter", TOKENS, "it is a LoRA adapter"),
+        ("tokenizer.ggml.model", "gpt2", [*TOKENS[:-1], "<s>"], "has a token twice"),
+    ],
+)
+def test_a_file_that_no_engine_could_use_is_refused_by_name_and_not_kept(
+    tmp_path, key, value, tokens, words
+):
+    path = write_gguf(
+        tmp_path / "tiny.gguf", {key: (value, STRING)}, {"tokenizer.ggml.tokens": (tokens, STRING)}
+    )
+    with Hub(path.read_bytes()) as hub:
         status, out, said = fetch(tmp_path, hub, name=OF_THE_HUB)
     assert (status, out) == (1, "")
-    assert "its vocabulary is not SentencePiece" in said
+    assert words in said
     assert said.endswith("What was fetched is deleted.")
     assert list((tmp_path / "hf" / "Owner" / "Repo-GGUF").iterdir()) == []
 

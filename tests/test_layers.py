@@ -46,7 +46,7 @@ ONLY = {
         "server.model.worker",
     },
     "ctransformers": {"server.model.backends.ctransformers"},
-    "llama_cpp": {"server.model.backends.llama_cpp"},
+    "llama_cpp": {"server.model.backends.llama_bindings"},
     "uvloop": {"server.__main__"},
     "torch": {
         "server.model.tuning.__main__",

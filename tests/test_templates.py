@@ -18,7 +18,7 @@ from tokenizers import (
 )
 
 from server.model.errors import ModelFileError
-from server.model.files.modelfile import ModelFile
+from server.model.files.modelfile import CTRANSFORMERS, ModelFile
 from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
 from server.model.prompt.templates import (
@@ -202,6 +202,7 @@ def model_file(tmp_path, **changes):
         "path": tmp_path / "m.gguf",
         "size_bytes": 1,
         "model_type": "gguf",
+        "engine": CTRANSFORMERS,
         "cache_bytes_per_token": 1,
         "chat_template": None,
         "is_llama_2": False,

@@ -54,6 +54,7 @@ def load_engine(
     """
     file = choice.choose(settings.model_file, settings.engine)
     log.debug("loading: the file is checked")
+    log.info("the engine is %s", file.engine)
     loading = loading or Loading()
     loading.file_bytes = file.size_bytes
     try:

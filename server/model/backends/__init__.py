@@ -3,6 +3,8 @@
     choice.py          which of them a file gets
     ctransformers.py   llama.cpp of 2023 inside ctransformers, the default
     llama_cpp.py       llama.cpp of today, by llama-cpp-python, if that is installed
+    llama_bindings.py  its functions and its log
+    bare.py            how both are imported
 
 Guarantees of both:
   * the same tokens, cut at the same places, give the same logits, on any number of threads;

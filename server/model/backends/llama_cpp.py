@@ -1,6 +1,6 @@
 """llama.cpp of today, through llama-cpp-python's plain bindings: its own loop is not used.
 
-The only importer of llama_cpp. An evaluation looks at the prompt's event before every node of the
+An evaluation looks at the prompt's event before every node of the
 graph, some twenty a layer, so even a large model is free within milliseconds of a cancel.
 
 Flash attention is off: with it a token's logits depend on the number of threads once 512 tokens are
@@ -9,21 +9,17 @@ the CPU, where alone llama.cpp can be interrupted.
 """
 
 import ctypes
-import importlib
-import logging
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from server.model.backends import LARGEST_BATCH, Buffer, Cache, Logits, bare, logits_at
+from server.model.backends import LARGEST_BATCH, Buffer, Cache, Logits, logits_at
+from server.model.backends.llama_bindings import bindings, explain
 from server.model.errors import ModelFileError
 from server.model.files.modelfile import ModelFile
 from server.model.prompt.tokenizer import Tokenizer
-
-log = logging.getLogger(__name__)
 
 # Tokens of one graph. A whole batch is what can be reused, so a turn of a conversation reads half a
 # batch again; by 64s and 256s SmolLM2's prompts are read 1.1 and 1.15 times faster (bench/README).
@@ -31,15 +27,15 @@ _BATCH = 16
 _SEQUENCE = 0  # the only one of every context
 _ABORTED = 2  # what llama_decode returns then
 _LONGEST_PIECE = 256  # bytes of a token
+_NONE = -1  # LLAMA_TOKEN_NULL
 _SWALLOWING = 1 << 8  # LLAMA_TOKEN_ATTR_RSTRIP
-_INFORMATION, _WARNING, _ERROR = 2, 3, 4  # GGML_LOG_LEVEL_*; 1 tells of every evaluation
 
 
 class LlamaCppCache:
     """See `Cache`. A llama_context with one sequence."""
 
     def __init__(self, model: "_Model", context_tokens: int) -> None:
-        self._c = c = _bindings()
+        self._c = c = bindings()
         self._model = model  # lives as long as its contexts
         self._watched = watched = [threading.Event()]  # of the running evaluation
         self._abort = c.ggml_abort_callback(lambda _: watched[0].is_set())
@@ -54,7 +50,7 @@ class LlamaCppCache:
         self._context = c.llama_init_from_model(model.pointer, parameters)
         self._memory = self._context and c.llama_get_memory(self._context)
         if not self._memory:
-            raise ModelFileError(_explain("llama.cpp has no KV cache for this model"))
+            raise ModelFileError(explain("llama.cpp has no KV cache for this model"))
         weakref.finalize(self, c.llama_free, self._context).atexit = False
         self.length = context_tokens
 
@@ -74,7 +70,7 @@ class LlamaCppCache:
             batch.logits = (ctypes.c_int8 * len(tokens))()
         status = self._c.llama_decode(self._context, batch)
         if status not in (0, _ABORTED):
-            raise RuntimeError(_explain(f"llama_decode returned {status}"))
+            raise RuntimeError(explain(f"llama_decode returned {status}"))
         return bool(status == 0)
 
     def cut(self, length: int) -> bool:
@@ -117,7 +113,7 @@ class LlamaCpp:
     batch = _BATCH
 
     def __init__(self, file: ModelFile, context_tokens: int, contexts: int) -> None:
-        c = _bindings()
+        c = bindings()
         self._model = model = _Model(file)
         self.build = f"llama-cpp-python {version('llama-cpp-python')} {c.llama_print_system_info()}"
         self.caches: Sequence[Cache] = [
@@ -125,7 +121,12 @@ class LlamaCpp:
         ]
         self.vocabulary_size = model.size
         # llama.cpp knows some tokens that end an answer by their text, whatever the file says.
-        ends = {index for index in range(model.size) if c.llama_vocab_is_eog(model.words, index)}
+        known = {c.llama_vocab_eos(model.words), c.llama_vocab_eot(model.words)} - {_NONE}
+        ends = {
+            index
+            for index in known.union(file.special.values())
+            if c.llama_vocab_is_eog(model.words, index)
+        }
         named = {c.llama_vocab_get_text(model.words, index).decode(): index for index in ends}
         self.special: Mapping[str, int] = {**file.special, **named}
         self.control = frozenset(file.control | ends)
@@ -146,7 +147,7 @@ class LlamaCppTokenizer(Sequence[bytes]):
     """See `Tokenizer`. llama.cpp's own, which is thread-safe; it is its own `pieces`."""
 
     def __init__(self, model: "_Model", control: frozenset[int]) -> None:
-        self._c, self._model, self._control = _bindings(), model, control
+        self._c, self._model, self._control = bindings(), model, control
 
     @property
     def pieces(self) -> Sequence[bytes]:
@@ -177,42 +178,14 @@ class LlamaCppTokenizer(Sequence[bytes]):
 # The weights and the vocabulary, which last as long as somebody uses them.
 class _Model:
     def __init__(self, file: ModelFile) -> None:
-        c = _bindings()
+        c = bindings()
         parameters = c.llama_model_default_params()
         parameters.n_gpu_layers = 0
         self.pointer = c.llama_model_load_from_file(str(file.path).encode(), parameters)
         if not self.pointer:
-            raise ModelFileError(_explain(f"llama.cpp cannot load {file.path}"))
+            raise ModelFileError(explain(f"llama.cpp cannot load {file.path}"))
         weakref.finalize(self, c.llama_model_free, self.pointer).atexit = False
         self.words = c.llama_model_get_vocab(self.pointer)
         self.size: int = c.llama_vocab_n_tokens(self.words)
         if c.llama_model_has_encoder(self.pointer) or c.llama_model_is_diffusion(self.pointer):
             raise ModelFileError(f"The model {file.path} does not write one token after another.")
-
-
-@cache
-def _bindings() -> Any:
-    bare.enter("llama_cpp")
-    bindings: Any = importlib.import_module("llama_cpp.llama_cpp")
-    bindings.hear = bindings.llama_log_callback(_hear)  # must last as long as the library
-    bindings.llama_log_set(bindings.hear, None)
-    bindings.llama_backend_init()
-    return bindings
-
-
-# llama.cpp reports what went wrong only to its log.
-_complaints: list[str] = []
-
-
-def _hear(level: int, text: bytes, _: object) -> None:
-    said = text.decode("utf-8", "replace").strip().removesuffix(".")
-    if level == _ERROR:
-        _complaints.append(said)
-    if level in (_INFORMATION, _WARNING, _ERROR) and len(said) > 1:  # progress is told in dots
-        log.debug("%s", said)
-
-
-def _explain(what: str) -> str:
-    first = next(filter(None, _complaints), "")
-    _complaints.clear()
-    return f"{what}: {first}." if first else f"{what}."

@@ -19,8 +19,9 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
-from server.model.errors import FetchError, ModelFileError
+from server.model.errors import FetchError, ModelFileError, NotForCtransformers
 from server.model.files.catalog import (
     CATALOG,
     MODELS_DIRECTORY,
@@ -32,6 +33,7 @@ from server.model.files.catalog import (
     find,
 )
 from server.model.files.inspection import inspect
+from server.model.files.modelfile import LLAMA_CPP
 
 
 def fetch(model: CatalogModel) -> Path:
@@ -148,18 +150,31 @@ def _fetch_from_hub(source: HubSource, target: Path) -> None:
         left_over.unlink()
 
 
-# A file that no server could use is not kept: the sentence says why.
+# A file that no engine could use is not kept: the sentence says why.
 def _needs_adapting(part: Path) -> bool:
     from server.model.fetch.adapt import is_adaptable
 
     try:
         inspect(part)
-    except ModelFileError as error:
+    except NotForCtransformers:
         if is_adaptable(part):
             return True
-        part.unlink()
-        raise FetchError(f"{error} What was fetched is deleted.") from error
+        _check_for_llama_cpp(part)
+    except ModelFileError as error:
+        _delete(part, error)
     return False
+
+
+def _check_for_llama_cpp(part: Path) -> None:
+    try:
+        inspect(part, LLAMA_CPP)
+    except ModelFileError as error:
+        _delete(part, error)
+
+
+def _delete(part: Path, error: ModelFileError) -> NoReturn:
+    part.unlink()
+    raise FetchError(f"{error} What was fetched is deleted.") from error
 
 
 def _adapt_hub_file(part: Path, target: Path) -> None:

@@ -53,7 +53,7 @@ def check_for_llama_cpp(head: Head) -> None:
     words = set(head.tokens)
     if len(words) + max(0, head.tokens.count(b"") - 1) < len(head.tokens):  # empty ones may be many
         raise head.cursor.refuse("its vocabulary has a token twice")
-    if head.values.get(f"{VOCABULARY}model") != "llama":
+    if head.values.get(f"{VOCABULARY}model") != "llama" or _has_tokenizer(head):
         return
     # A byte that a text has and the vocabulary has not throws across ctypes.
     missing = sum(
@@ -94,11 +94,15 @@ def _check_arithmetic(head: Head) -> None:
     for key, usual in _IGNORED.items():
         if (value := values.get(key, usual)) != usual:
             raise head.cursor.decline(f"its {key} is {value}, which ctransformers would ignore")
-    has_tokenizer = (head.cursor.path.parent / TOKENIZER_FILE).exists()
-    if values.get(f"{VOCABULARY}add_space_prefix") is False and not has_tokenizer:
+    if values.get(f"{VOCABULARY}add_space_prefix") is False and not _has_tokenizer(head):
         raise head.cursor.decline(
             "its tokenizer puts no blank before a text, and ctransformers' does"
         )
+
+
+# Then the vocabulary is not asked to tokenize.
+def _has_tokenizer(head: Head) -> bool:
+    return (head.cursor.path.parent / TOKENIZER_FILE).exists()
 
 
 def _check_vocabulary(head: Head) -> None:

@@ -59,10 +59,9 @@ class PromptWriter:
         self._special = special
         self._bos = bos
         self._swallowing = swallowing
-        self._special_text = re.compile(
-            "|".join(re.escape(text) for text in sorted(special, key=len, reverse=True)) or "(?!)"
-        )
         marks = template.marks(tuple(special))
+        named = sorted((mark for mark in marks if mark in special), key=len, reverse=True)
+        self._special_text = re.compile("|".join(map(re.escape, named)) or "(?!)")
         self.stops = tuple(mark for mark in marks if mark not in special)
         self._marks = re.compile("|".join(map(re.escape, marks)) or "(?!)", re.IGNORECASE)
         self._persona = persona

@@ -1,0 +1,39 @@
+"""llama-cpp-python's plain bindings, and what llama.cpp says. The only importer of llama_cpp."""
+
+import importlib
+import logging
+from functools import cache
+from typing import Any
+
+from server.model.backends import bare
+
+log = logging.getLogger(__name__)
+
+_INFORMATION, _WARNING, _ERROR = 2, 3, 4  # GGML_LOG_LEVEL_*; 1 tells of every evaluation
+_complaints: list[str] = []  # it reports what went wrong only to its log
+
+
+@cache
+def bindings() -> Any:
+    """The library, once a process, with its log going to ours."""
+    bare.enter("llama_cpp")
+    library: Any = importlib.import_module("llama_cpp.llama_cpp")
+    library.hear = library.llama_log_callback(_hear)  # must last as long as the library
+    library.llama_log_set(library.hear, None)
+    library.llama_backend_init()
+    return library
+
+
+def explain(what: str) -> str:
+    """The sentence `what` with what llama.cpp complained of since the last time."""
+    first = next(filter(None, _complaints), "")
+    _complaints.clear()
+    return f"{what}: {first}." if first else f"{what}."
+
+
+def _hear(level: int, text: bytes, _: object) -> None:
+    said = text.decode("utf-8", "replace").strip().removesuffix(".")
+    if level == _ERROR:
+        _complaints.append(said)
+    if level in (_INFORMATION, _WARNING, _ERROR) and len(said) > 1:  # progress is told in dots
+        log.debug("%s", said)

@@ -1,0 +1,91 @@
+"""Which engine a file gets, and the sentence where the right one is missing."""
+
+import pytest
+from gguf import GGUFValueType
+
+from server.model.backends import choice
+from server.model.backends.choice import choose
+from server.model.errors import ModelFileError, NotForCtransformers
+from server.model.files.modelfile import ANY_ENGINE, CTRANSFORMERS, LLAMA_CPP
+from tests.support.families import FAMILIES, write_family
+from tests.support.gguf_model import TOKENS, write_gguf
+from tests.support.tiny_model import write_tiny_model
+
+INSTALL = "install it with `make llama-cpp`, or into an image with --build-arg LLAMA_CPP=1."
+
+
+@pytest.fixture
+def has_llama_cpp(monkeypatch):
+    """Say whether llama.cpp is installed, whatever is true here: only heads of files are read."""
+
+    def say(is_installed):
+        monkeypatch.setattr(choice, "is_llama_cpp_installed", lambda: is_installed)
+
+    return say
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+@pytest.mark.parametrize("write", [write_gguf, write_tiny_model])
+def test_ctransformers_gets_what_it_can_run(tmp_path, has_llama_cpp, is_installed, write):
+    has_llama_cpp(is_installed)
+    assert choose(write(tmp_path / "m.bin")).engine == CTRANSFORMERS
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_llama_cpp_gets_the_rest(tmp_path, has_llama_cpp, name):
+    has_llama_cpp(True)
+    file = choose(write_family(tmp_path / "m.gguf", name))
+    assert file.engine == LLAMA_CPP
+    assert file.cache_bytes_per_token == 4 * 2 * 2 * FAMILIES[name].head * 2
+    assert set(FAMILIES[name].marks) <= set(file.special)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_without_it_the_sentence_says_what_the_file_is_and_what_to_do(
+    tmp_path, has_llama_cpp, name
+):
+    has_llama_cpp(False)
+    path = write_family(tmp_path / "m.gguf", name)
+    with pytest.raises(NotForCtransformers) as refusal:
+        choose(path, ANY_ENGINE)
+    sentence = str(refusal.value)
+    assert sentence.startswith(f"The model file {path} cannot be used by ctransformers: its ")
+    assert sentence.endswith(f"; llama.cpp may: {INSTALL}")
+    architecture = FAMILIES[name].architecture
+    assert architecture in ("llama", "gemma3") or f"architecture is {architecture}," in sentence
+
+
+def test_engine_that_is_asked_for_is_not_replaced(tmp_path, has_llama_cpp):
+    path = write_family(tmp_path / "m.gguf", "qwen3")
+    has_llama_cpp(True)
+    with pytest.raises(NotForCtransformers, match=r"its architecture is qwen3, and .*Zephyr\.$"):
+        choose(path, CTRANSFORMERS)
+    assert choose(write_gguf(tmp_path / "n.gguf"), LLAMA_CPP).engine == LLAMA_CPP
+    has_llama_cpp(False)
+    with pytest.raises(ModelFileError, match=r"^The engine llama\.cpp is not installed: install"):
+        choose(path, LLAMA_CPP)
+
+
+def test_what_no_engine_can_load_is_refused_as_that(tmp_path, has_llama_cpp):
+    has_llama_cpp(False)
+    path = write_family(tmp_path / "m.gguf", "qwen3")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelFileError, match="is truncated"):
+        choose(path)
+    with pytest.raises(ModelFileError, match="There is no model file"):
+        choose(tmp_path / "none.gguf")
+    has_llama_cpp(True)
+    with pytest.raises(ModelFileError, match=r"which llama\.cpp no longer reads"):
+        choose(write_tiny_model(tmp_path / "m.bin"), LLAMA_CPP)
+
+
+def test_what_would_end_llama_cpps_process_is_refused(tmp_path, has_llama_cpp):
+    has_llama_cpp(True)
+    for tokens, words in (
+        ([*TOKENS[:-1], TOKENS[-2]], "a token twice"),
+        ([*TOKENS[:3], "x", *TOKENS[4:]], "lacks 1 of 256 byte tokens"),
+    ):
+        key = "tokenizer.ggml.tokens"
+        path = write_gguf(tmp_path / "m.gguf", lists={key: (tokens, GGUFValueType.STRING)})
+        with pytest.raises(ModelFileError, match=words):
+            choose(path, LLAMA_CPP)
