@@ -10,6 +10,8 @@
 #             none             no model: mount one and set SOCRATES_MODEL to its path
 # CPU_TARGET  what gcc compiles ctransformers for: -mcpu on arm64, -march on amd64. Never
 #             "native": an image built on one machine would die on another.
+# LLAMA_CPP   1 adds the second engine, for models that ctransformers cannot run: it compiles for
+#             some minutes, and on a Pi for half an hour
 # VERSION     what the page and /status show
 ARG PYTHON=3.11
 ARG DEBIAN=bookworm
@@ -18,9 +20,10 @@ ARG DEBIAN=bookworm
 #    keeps the cached layers of the other stages valid
 FROM python:${PYTHON}-slim-${DEBIAN} AS pins
 COPY pyproject.toml /
-RUN python -c "import tomllib; print(*tomllib.load(open('/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" >/all.txt \
+RUN python -c "import tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; print(*project['dependencies'], *project['optional-dependencies']['llama-cpp'], sep='\n')" >/all.txt \
  && grep '^ctransformers==' /all.txt >/ctransformers.txt \
- && grep -v '^ctransformers==' /all.txt >/others.txt \
+ && grep '^llama-cpp-python==' /all.txt >/llama-cpp.txt \
+ && grep -Ev '^(ctransformers|llama-cpp-python)==' /all.txt >/others.txt \
  && grep -E '^(gguf|huggingface-hub|numpy|tokenizers|tqdm)==' /all.txt >/fetching.txt
 
 # -- the model: only what fetching needs, so that a code change does not download it again
@@ -37,44 +40,60 @@ ARG HF_ENDPOINT
 RUN mkdir models \
  && if [ "$MODEL" != none ]; then python -m server.model.fetch "$MODEL"; fi
 
-# -- ctransformers from its source: there is no wheel for arm64, and the one for amd64 is slower
+# -- the engines from their sources: ctransformers has no wheel for arm64, and a slower one for
+#    amd64; llama-cpp-python has none at all
 FROM python:${PYTHON}-slim-${DEBIAN} AS build
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends g++ \
  && rm -rf /var/lib/apt/lists/*
-# The build requirements that ctransformers does not pin.
-RUN pip install --no-cache-dir cmake==3.31.6 ninja==1.13.0 scikit-build==0.18.1 setuptools==80.9.0 wheel==0.45.1
-COPY --from=pins /ctransformers.txt /
+# The build requirements that they do not pin.
+RUN pip install --no-cache-dir cmake==3.31.6 ninja==1.13.0 scikit-build==0.18.1 scikit-build-core==1.1.2 setuptools==80.9.0 wheel==0.45.1
+COPY --from=pins /ctransformers.txt /llama-cpp.txt /
 ARG CPU_TARGET
-# With CT_INSTRUCTIONS=basic and a processor name without "arm" or "aarch64", its CMakeLists.txt
-# adds no flags of its own (on arm it would append -mcpu=native to ours). The build fails if there
-# are no dot product instructions in the library, which would then be half as fast. Older CPUs
-# have none: naming one in CPU_TARGET skips this check.
+ARG LLAMA_CPP
+# With CT_INSTRUCTIONS=basic and a processor name without "arm" or "aarch64", ctransformers'
+# CMakeLists.txt adds no flags of its own (on arm it would append -mcpu=native to ours); with these
+# options llama.cpp's adds none either. The build fails if there are no dot product instructions in
+# a library, which would then be half as fast. Older CPUs have none: naming one in CPU_TARGET skips
+# this check. libgomp comes along, because the final stage has no compiler.
 RUN set -eu; \
     case "$(uname -m)" in \
       aarch64) flag="-mcpu=${CPU_TARGET:-cortex-a76}" proof='sdot' ;; \
       *) flag="-march=${CPU_TARGET:-x86-64-v3}" proof='vpmaddubsw.*%ymm' ;; \
     esac; \
     case "$flag" in *native*) echo "error: CPU_TARGET must not be native" >&2; exit 1 ;; esac; \
-    export CT_INSTRUCTIONS=basic CMAKE_ARGS="-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=generic -DCMAKE_C_FLAGS=$flag -DCMAKE_CXX_FLAGS=$flag"; \
-    pip wheel --no-cache-dir --no-deps --no-build-isolation --no-binary ctransformers --wheel-dir /wheels --requirement /ctransformers.txt; \
+    prove() { \
+      found=$(objdump --disassemble "$1" | grep -c "$proof" || true); \
+      echo "$1, compiled with $flag: $found dot product instructions"; \
+      [ "$found" -gt 0 ] || [ -n "${CPU_TARGET:-}" ]; \
+    }; \
+    build() { pip wheel --no-cache-dir --no-deps --no-build-isolation --no-binary :all: --wheel-dir /wheels --requirement "$1"; }; \
+    flags="-DCMAKE_C_FLAGS=$flag -DCMAKE_CXX_FLAGS=$flag"; \
+    CT_INSTRUCTIONS=basic CMAKE_ARGS="-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=generic $flags" build /ctransformers.txt; \
     python -m zipfile -e /wheels/ctransformers-*.whl /look; \
-    objdump --disassemble /look/ctransformers/lib/local/libctransformers.so >/look/code; \
-    found=$(grep -c "$proof" /look/code || true); \
-    rm -r /look; \
-    echo "compiled with $flag: $found dot product instructions"; \
-    [ "$found" -gt 0 ] || [ -n "${CPU_TARGET:-}" ]
+    prove /look/ctransformers/lib/local/libctransformers.so; \
+    if [ "${LLAMA_CPP:-0}" = 1 ]; then \
+      CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF -DGGML_SSE42=OFF -DGGML_AVX=OFF -DGGML_AVX2=OFF -DGGML_BMI2=OFF -DGGML_FMA=OFF -DGGML_F16C=OFF $flags" build /llama-cpp.txt; \
+      python -m zipfile -e /wheels/llama_cpp_python-*.whl /look; \
+      prove /look/llama_cpp/lib/libggml-cpu.so; \
+    fi; \
+    rm -r /look
 # The base image's own pip installs into the environment, and is still there in the final stage,
 # where `server.model.fetch smollm2` needs it.
 RUN python -m venv --without-pip --system-site-packages /opt/venv
 COPY --from=pins /others.txt /
 # Removed: tests, symbols (but not numpy's, whose libraries are laid out so that strip breaks them),
-# and a hub transport that fetch/hub.py does not use.
+# a hub transport that fetch/hub.py does not use, and what of llama-cpp-python is not its bindings.
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --requirement /others.txt /wheels/ctransformers-*.whl \
+ && if [ -e /wheels/llama_cpp_python-*.whl ]; then \
+      pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /wheels/llama_cpp_python-*.whl \
+      && lib="$(echo /opt/venv/lib/python*/site-packages/llama_cpp/lib)" \
+      && rm "$lib"/*.so.*.* && cp /usr/lib/*/libgomp.so.1 "$lib"; \
+    fi \
  && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
  && pip --python /opt/venv/bin/python uninstall --yes hf-xet \
- && find /opt/venv -name '*.so' -not -path '*/numpy*' -exec strip --strip-unneeded {} +
+ && find /opt/venv -name '*.so*' -not -path '*/numpy*' -exec strip --strip-unneeded {} +
 
 # -- the code, with its version
 FROM python:${PYTHON}-slim-${DEBIAN} AS code

@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import subprocess
+import sys
 import threading
 
 import jinja2
@@ -20,6 +22,7 @@ from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
 from tests.engines.reference import call
 from tests.support.families import FAMILIES, write_family
+from tests.support.process import ROOT
 
 TALK = (Turn("What is the aether?", "The \u1f00\u03ae\u03c1 there."), Turn("And then?", "Ha."))
 QUESTION = "Whither  the heather?\nThere."
@@ -186,3 +189,13 @@ def test_its_log_is_ours(family, caplog):
     assert all(
         record.levelno == logging.DEBUG for record in caplog.records if "llama" in record.name
     )
+
+
+def test_no_mutated_head_ends_the_process(tmp_path):
+    """600 of them: each is refused in one sentence, or loads and answers."""
+    command = [sys.executable, "-m", "tests.tools.mutate", str(tmp_path), "600", LLAMA_CPP]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    refused, loaded = map(int, result.stdout.split())
+    assert refused + loaded == 600
+    assert min(refused, loaded) > 60
