@@ -64,7 +64,8 @@ RUN set -eu; \
     esac; \
     case "$flag" in *native*) echo "error: CPU_TARGET must not be native" >&2; exit 1 ;; esac; \
     prove() { \
-      found=$(objdump --disassemble "$1" | grep -c "$proof" || true); \
+      objdump --disassemble "$1" >/look/code; \
+      found=$(grep -c "$proof" /look/code || true); \
       echo "$1, compiled with $flag: $found dot product instructions"; \
       [ "$found" -gt 0 ] || [ -n "${CPU_TARGET:-}" ]; \
     }; \
@@ -73,7 +74,7 @@ RUN set -eu; \
     CT_INSTRUCTIONS=basic CMAKE_ARGS="-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=generic $flags" build /ctransformers.txt; \
     python -m zipfile -e /wheels/ctransformers-*.whl /look; \
     prove /look/ctransformers/lib/local/libctransformers.so; \
-    if [ "${LLAMA_CPP:-0}" = 1 ]; then \
+    if [ "${LLAMA_CPP:-}" = 1 ]; then \
       CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF -DGGML_SSE42=OFF -DGGML_AVX=OFF -DGGML_AVX2=OFF -DGGML_BMI2=OFF -DGGML_FMA=OFF -DGGML_F16C=OFF $flags" build /llama-cpp.txt; \
       python -m zipfile -e /wheels/llama_cpp_python-*.whl /look; \
       prove /look/llama_cpp/lib/libggml-cpu.so; \
@@ -86,7 +87,7 @@ COPY --from=pins /others.txt /
 # Removed: tests, symbols (but not numpy's, whose libraries are laid out so that strip breaks them),
 # a hub transport that fetch/hub.py does not use, and what of llama-cpp-python is not its bindings.
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --requirement /others.txt /wheels/ctransformers-*.whl \
- && if [ -e /wheels/llama_cpp_python-*.whl ]; then \
+ && if [ "${LLAMA_CPP:-}" = 1 ]; then \
       pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /wheels/llama_cpp_python-*.whl \
       && lib="$(echo /opt/venv/lib/python*/site-packages/llama_cpp/lib)" \
       && rm "$lib"/*.so.*.* && cp /usr/lib/*/libgomp.so.1 "$lib"; \

@@ -93,8 +93,8 @@ def _start_all(stack: ExitStack, model: Path) -> dict[str, Rival]:
             lambda data: len(re.findall(rb"\r\n[0-9a-f]+\r\n", data.lower())) - 1,
         ),
     }  # fmt: skip
-    if not importlib.util.find_spec("llama_cpp"):
-        note("llama-cpp-python is not installed: left out")
+    if not importlib.util.find_spec("starlette_context"):  # only its server needs that
+        note("llama-cpp-python's server is not installed: left out")
         return rivals
     rivals["llama-cpp-python"] = Rival(
         start("llama_cpp.server", "--model", str(model), "--n_threads", str(Cpus().usable()),

@@ -2,15 +2,16 @@
 
 Measured in pairs, in one run: through HTTP, then the same evaluations of the same model in this
 process with nothing around them (no sampling, no text, no network). The latter is the ceiling:
-no server on ctransformers can be faster. The ceiling of prefill uses the largest batches that ggml
-takes, which no cancel could interrupt.
+no server on this engine can be faster. The ceiling of prefill is the largest batch a call,
+which no cancel could interrupt in ctransformers.
 
-    python -m bench.tokens                --short: fewer pairs
+    python -m bench.tokens                --short: fewer pairs; --engine: which
     python -m bench.tokens --bare 1       the ceiling alone: decode and prefill in tokens/s
 
 Run nothing else at the same time: ggml's threads spin, and any load on their cores distorts both.
 """
 
+import os
 from argparse import Namespace
 from dataclasses import replace
 
@@ -30,14 +31,17 @@ _TEN_WORDS = "The sea was calm and the olive trees stood still. "
 def main() -> None:
     """Run the pairs and print card, table and JSON."""
     short = {"pairs": 3, "tokens": 150, "words": 300}
-    options = read_options(__doc__, short, pairs=9, tokens=200, words=600, bare=0)
+    options = read_options(
+        __doc__, short, pairs=9, tokens=200, words=600, bare=0, engine=measured_options().engine
+    )
+    os.environ["SOCRATES_ENGINE"] = options.engine  # of the server, too
     settings = measured_settings(measured_options())
     threads = Cpus().usable()
     engine = load_engine(replace(settings, governor=GovernorSettings(threads)))
     if options.bare:
         print(decode_speed(engine, options.tokens), _bare_prefill_speed(engine, options.words))
         return
-    report = Report("tokens", settings.model_file, threads=threads)
+    report = Report("tokens", settings.model_file, threads=threads, engine=options.engine)
     with running_server() as (pid, address):
         cold_ms = 1000 * ask(address, "Who are you?", "max_tokens=1").first_byte_s
         pairs = [_measure(address, engine, options, n) for n in range(options.pairs)]

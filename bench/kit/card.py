@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -27,9 +27,17 @@ def machine_card(model: Path | None) -> dict[str, object]:
         "python": platform.python_version(),
         "uvloop": version("uvloop"),
         "ctransformers": version("ctransformers"),
+        "llama-cpp-python": _optional_version("llama-cpp-python"),
         "model": model and model.name,
         "model_bytes": model and model.stat().st_size,
     }
+
+
+def _optional_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 # A Raspberry Pi's name is in both files, but a container does not see the first.

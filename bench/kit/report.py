@@ -15,14 +15,14 @@ RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).parents[1] / "r
 
 
 def read_options(
-    doc: str | None, short: Mapping[str, int] | None = None, **defaults: float
+    doc: str | None, short: Mapping[str, int] | None = None, **defaults: float | str
 ) -> argparse.Namespace:
-    """Read the command line: a number for each default, and --short.
+    """Read the command line: a value for each default, and --short.
 
     Args:
         doc: the script's docstring; its first line describes it.
         short: what --short sets; None if there is no such option.
-        **defaults: the default of each number, by name.
+        **defaults: the default of each value, by name.
     """
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     for name, value in defaults.items():
