@@ -17,7 +17,6 @@ import logging
 import mmap
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -90,20 +89,19 @@ class KVFile:
         log.info("the persona is kept for the next start: %s, %.0f MB", self.path.name, size / 1e6)
 
     def _write(self, cache: Cache, size: int) -> None:
-        directory = self.path.parent
-        if shutil.disk_usage(directory).free < 2 * size:
+        if shutil.disk_usage(self.path.parent).free < 2 * size:
             raise OSError("too little disk space")
-        with tempfile.NamedTemporaryFile(dir=directory, suffix=".part", delete=False) as file:
-            try:
+        part = self.path.with_suffix(".part")  # which takes the place of one left by a crash
+        try:
+            with part.open("w+b") as file:
                 os.posix_fallocate(file.fileno(), 0, _HEAD_BYTES + size)  # a full disk shows here
                 head, data = _map(file.fileno(), mmap.ACCESS_WRITE)
                 cache.save(data)
                 head[:] = _MAGIC + hashlib.sha256(data).digest()
                 os.fsync(file.fileno())
-                Path(file.name).replace(self.path)
-            except BaseException:
-                Path(file.name).unlink()
-                raise
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
         self._forget_older()
 
     def _forget_older(self) -> None:

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 import pytest
 
-from server.model.backends.choice import choose
+from server.model.backends.choice import choose, load
 from server.model.backends.llama_cpp import LlamaCpp
 from server.model.errors import ModelFileError, NotForCtransformers
 from server.model.files.modelfile import CTRANSFORMERS, LLAMA_CPP
@@ -23,6 +23,7 @@ from server.model.sampler import Sampling
 from tests.engines.reference import call
 from tests.support.families import FAMILIES, write_family
 from tests.support.process import ROOT
+from tests.support.random_model import F32, Shape, write_gguf_model
 
 TALK = (Turn("What is the aether?", "The \u1f00\u03ae\u03c1 there."), Turn("And then?", "Ha."))
 QUESTION = "Whither  the heather?\nThere."
@@ -189,6 +190,14 @@ def test_its_log_is_ours(family, caplog):
     assert all(
         record.levelno == logging.DEBUG for record in caplog.records if "llama" in record.name
     )
+
+
+def test_blanks_that_become_three_tokens_each_have_room(tmp_path):
+    shape = Shape(vocabulary=512, embedding=256, multiple=256, heads=4, layers=2)
+    path = write_gguf_model(tmp_path / "m.gguf", shape, F32, F32)
+    tokenizer = load(choose(path, LLAMA_CPP), 256, 1).tokenizer()
+    assert len(tokenizer.encode(" " * 5000)) == 3 * 5001
+    assert len(tokenizer.encode("")) == 0
 
 
 def test_no_mutated_head_ends_the_process(tmp_path):

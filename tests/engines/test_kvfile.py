@@ -130,14 +130,14 @@ def test_damaged_file_is_noticed_and_written_anew(settings, caplog, damage):
 
 
 def test_where_nothing_can_be_written_all_else_goes_on(settings, monkeypatch, caplog):
-    def refuse(*arguments, **options):
-        raise PermissionError(13, "Permission denied")
+    def refuse(*arguments):
+        raise OSError(28, "No space left on device")
 
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    monkeypatch.setattr("os.posix_fallocate", refuse)
     assert answer(start(settings)[0])[0]
     assert files(settings) == []
-    assert "the persona is not kept for the next start: [Errno 13]" in caplog.text
+    assert "the persona is not kept for the next start: [Errno 28]" in caplog.text
 
 
 def test_cancelled_start_keeps_nothing(settings):

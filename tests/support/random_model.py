@@ -1,10 +1,10 @@
-"""Writes a random Llama of any shape in the legacy `ggjt` version 3 container.
+"""Writes a random Llama of any shape in the legacy `ggjt` version 3 container, or as GGUF.
 
 Its text is noise, but its speed is that of the real model: how fast a model runs depends on its
 shape and its quantisation, not on its weights. The default is Llama 2 7B in q2_K (2.2 GB),
 written in seconds instead of downloaded; the tests write one of a few KB.
 
-    python -m tests.support.random_model models/random-7b.bin
+    python -m tests.support.random_model models/random-7b.bin     or .gguf
     SOCRATES_MODEL=models/random-7b.bin python -m bench.tokens
 
 Layout (llama_file_loader in ctransformers' llama-ggml.cpp): magic, version, seven u32
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 
 _MAGIC = b"tjgg"  # "ggjt" as a little-endian number
 _ALIGNMENT = 32
@@ -110,6 +111,60 @@ def write_model(
     return path
 
 
+def write_gguf_model(
+    path: Path, shape: Shape, matrices: TensorType, output: TensorType, name: str = "Llama 2 random"
+) -> Path:
+    """Write a random model as GGUF to `path`; every call writes the same one."""
+    draw = np.random.default_rng(1)
+    writer = GGUFWriter(path, "llama")
+    writer.add_name(name)
+    writer.add_context_length(4096)
+    writer.add_embedding_length(shape.embedding)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.feed_forward)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.heads)
+    writer.add_rope_dimension_count(shape.embedding // shape.heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    kinds = [TokenType.UNKNOWN, *[TokenType.CONTROL] * 2, *[TokenType.BYTE] * 256]
+    tokens += [f"\u2581w{number}" for number in range(shape.vocabulary - len(tokens))]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds + [TokenType.NORMAL] * (len(tokens) - len(kinds)))
+    writer.add_token_scores([-float(index) for index in range(len(tokens))])
+    for old_name, dimensions, kind in _tensors(shape, matrices, output, len(tokens)):
+        data = np.frombuffer(kind.fill(draw, int(np.prod(dimensions))), np.uint8)
+        rows = data.reshape(dimensions[1], -1) if len(dimensions) > 1 else data
+        writer.add_tensor(_gguf_name(old_name), rows, raw_dtype=GGMLQuantizationType(kind.number))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+_GGUF_PARTS = {
+    "tok_embeddings": "token_embd",
+    "norm": "output_norm",
+    "wq": "attn_q",
+    "wk": "attn_k",
+    "wv": "attn_v",
+    "wo": "attn_output",
+    "attention_norm": "attn_norm",
+    "w1": "ffn_gate",
+    "w2": "ffn_down",
+    "w3": "ffn_up",
+}
+
+
+# layers.0.attention.wq.weight is blk.0.attn_q.weight there.
+def _gguf_name(name: str) -> str:
+    *place, part, _ = name.split(".")
+    part = _GGUF_PARTS.get(part, part)
+    return f"blk.{place[1]}.{part}.weight" if place else f"{part}.weight"
+
+
 def _tensors(
     shape: Shape, matrices: TensorType, output: TensorType, tokens: int
 ) -> Iterator[tuple[str, tuple[int, ...], TensorType]]:
@@ -148,7 +203,10 @@ def main() -> None:
     parser.add_argument("path", type=Path, help="the file to write")
     path = parser.parse_args().path
     shape = Shape()
-    write_model(path, shape, Q2_K, Q6_K, byte_vocabulary(shape.vocabulary))
+    if path.suffix == ".gguf":
+        write_gguf_model(path, shape, Q2_K, Q6_K)
+    else:
+        write_model(path, shape, Q2_K, Q6_K, byte_vocabulary(shape.vocabulary))
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 

@@ -26,6 +26,9 @@ Buffer: TypeAlias = "ctypes.Array[ctypes.c_uint8]"
 Logits = NDArray[np.float32]  # one a token of the vocabulary
 
 LARGEST_BATCH = 512  # tokens of one evaluation; more would abort ctransformers' process
+# Tokens that a byte of text becomes at most: SentencePiece writes a blank as a mark of three bytes,
+# which are three tokens where the vocabulary has none for it. So a few more for a blank in front.
+TOKENS_A_BYTE, MORE_TOKENS = 3, 8
 
 
 class Cache(Protocol):

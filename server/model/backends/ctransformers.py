@@ -11,7 +11,16 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.model.backends import LARGEST_BATCH, Buffer, Cache, Logits, bare, logits_at
+from server.model.backends import (
+    LARGEST_BATCH,
+    MORE_TOKENS,
+    TOKENS_A_BYTE,
+    Buffer,
+    Cache,
+    Logits,
+    bare,
+    logits_at,
+)
 from server.model.errors import ModelFileError
 from server.model.files.catalog import TOKENIZER_FILE
 from server.model.files.modelfile import ModelFile
@@ -128,7 +137,7 @@ class NativeTokenizer:
     """ctransformers' SentencePiece tokenizer, with a buffer of the right size.
 
     `LLM.tokenize` allocates len(text) + 1 ints, but one character can become four tokens: one
-    prompt of rare characters causes a heap overflow. Here the buffer is sized by the bytes. And
+    prompt of rare characters causes a heap overflow. Here the buffer is large enough. And
     the C++ throws across ctypes (the process aborts) on a byte that its vocabulary does not
     have, so a vocabulary that lacks one is refused when the model is loaded.
 
@@ -165,7 +174,6 @@ class NativeTokenizer:
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer`. `text` is cut at its first NUL (writer.py leaves none)."""
         raw = text.encode()
-        # At most one token per byte, and two for the space that GGUF models prepend.
-        buffer = (ctypes.c_int * (len(raw) + 4))()
+        buffer = (ctypes.c_int * (TOKENS_A_BYTE * len(raw) + MORE_TOKENS))()
         count = self._llm.ctransformers_llm_tokenize(raw, False, buffer)
         return [index for index in buffer[:count] if index not in self._control]
