@@ -11,7 +11,7 @@
 # CPU_TARGET  what gcc compiles ctransformers for: -mcpu on arm64, -march on amd64. Never
 #             "native": an image built on one machine would die on another.
 # LLAMA_CPP   1 adds the second engine, for models that ctransformers cannot run: it compiles for
-#             some minutes, and on a Pi for half an hour
+#             10 minutes on two cores of a PC, and longer on a Pi
 # VERSION     what the page and /status show
 ARG PYTHON=3.11
 ARG DEBIAN=bookworm

@@ -121,7 +121,7 @@ tools:
 
 # Without what reads images.
 .venv/llama-cpp: pyproject.toml .venv/installed
-	@echo 'Compiling llama.cpp for this machine: some minutes, on a Pi half an hour.'
+	@echo 'Compiling llama.cpp for this machine: minutes, on a Pi longer.'
 	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PIP) --editable '.[llama-cpp]'
 	touch $@
 

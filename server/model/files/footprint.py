@@ -48,7 +48,8 @@ def check_fits(
 
 
 def _advice(file: ModelFile, contexts: int, memory_bytes: int) -> str:
-    fitting = (memory_bytes - file.size_bytes) // (contexts * file.cache_bytes_per_token)
+    bytes_per_token = max(1, file.cache_bytes_per_token)  # 0 of an unknown architecture
+    fitting = (memory_bytes - file.size_bytes) // (contexts * bytes_per_token)
     if fitting < _LEAST_CONTEXT:
         return "use a smaller model"
     return f"use a smaller model, or --context {fitting // _STEP * _STEP}"
