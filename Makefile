@@ -16,7 +16,7 @@ ENGINE_TESTS := $(addprefix tests/test_, \
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 	@echo 'make run takes HOST=$(HOST) PORT=$(PORT) MODEL=$(MODEL) (a name or a path to a file)'
 
 install: .venv/installed ## make .venv with the pinned packages

@@ -84,6 +84,7 @@ def test_what_would_end_llama_cpps_process_is_refused(tmp_path, has_llama_cpp):
     for tokens, words in (
         ([*TOKENS[:-1], TOKENS[-2]], "a token twice"),
         ([*TOKENS[:3], "x", *TOKENS[4:]], "lacks 1 of 256 byte tokens"),
+        ([*TOKENS[:-1], "x" * 5000], "a token of 5,000 bytes"),
     ):
         key = "tokenizer.ggml.tokens"
         path = write_gguf(tmp_path / "m.gguf", lists={key: (tokens, GGUFValueType.STRING)})

@@ -28,6 +28,7 @@ from server.model.backends import (
 from server.model.backends.llama_bindings import bindings, explain
 from server.model.errors import ModelFileError
 from server.model.files.modelfile import ModelFile
+from server.model.files.restrictions import LONGEST_TOKEN
 from server.model.prompt.tokenizer import Tokenizer
 
 # Tokens of one graph (`n_ubatch`). Only whole batches can be reused, so each turn of a conversation
@@ -36,7 +37,6 @@ from server.model.prompt.tokenizer import Tokenizer
 _BATCH = 16
 _SEQUENCE = 0  # the only one of every context
 _ABORTED = 2  # what llama_decode returns then
-_LONGEST_PIECE = 256  # bytes of a token
 _NONE = -1  # LLAMA_TOKEN_NULL
 _SWALLOWING = 1 << 8  # LLAMA_TOKEN_ATTR_RSTRIP
 
@@ -167,10 +167,9 @@ class LlamaCppTokenizer(Sequence[bytes]):
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        buffer = ctypes.create_string_buffer(_LONGEST_PIECE)
-        length = self._c.llama_token_to_piece(
-            self._model.words, index, buffer, _LONGEST_PIECE, 0, False
-        )
+        buffer = ctypes.create_string_buffer(LONGEST_TOKEN)
+        spell = self._c.llama_token_to_piece
+        length = spell(self._model.words, index, buffer, LONGEST_TOKEN, 0, False)
         return b"" if index in self._control else buffer.raw[: max(0, length)]
 
     def encode(self, text: str) -> list[int]:

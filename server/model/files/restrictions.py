@@ -13,6 +13,7 @@ from server.model.files.catalog import TOKENIZER_FILE
 from server.model.files.gguf import BYTE, F32, STRING, U32, VOCABULARY, Head
 from server.model.files.tensors import Sizes, check_shapes, heads_fit, why_unreadable
 
+LONGEST_TOKEN = 4096  # bytes; the longest of SmolLM2 has 241
 _MAX_HYPER_PARAMETER = 2**20
 _BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
 
@@ -45,7 +46,7 @@ def check_for_ctransformers(head: Head) -> None:
 
 
 def check_for_llama_cpp(head: Head) -> None:
-    """Look for what would end the process.
+    """Look for what would end the process, or not be printed.
 
     Raises:
         ModelFileError: if there is such a thing.
@@ -53,6 +54,8 @@ def check_for_llama_cpp(head: Head) -> None:
     words = set(head.tokens)
     if len(words) + max(0, head.tokens.count(b"") - 1) < len(head.tokens):  # empty ones may be many
         raise head.cursor.refuse("its vocabulary has a token twice")
+    if (longest := max(map(len, words), default=0)) > LONGEST_TOKEN:
+        raise head.cursor.refuse(f"its vocabulary has a token of {longest:,} bytes")
     if head.values.get(f"{VOCABULARY}model") != "llama" or _has_tokenizer(head):
         return
     # A byte that a text has and the vocabulary has not throws across ctypes.
