@@ -43,7 +43,7 @@ class Context:
         Returns:
             How many tokens are kept: one of `borders` (batches.py).
         """
-        common = min(self.common_prefix(prompt), self._reusable, len(prompt) - 1)
+        common = min(self.common_prefix(prompt), self._reusable, max(0, len(prompt) - 1))
         wanted = max(border for border in borders if border <= common)
         self._reusable = wanted if self._cache.cut(wanted) else 0
         del self._tokens[self._reusable :]

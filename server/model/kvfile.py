@@ -16,12 +16,14 @@ import hashlib
 import logging
 import mmap
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from server.model.backends import Backend, Buffer, Cache
 from server.model.machine.cpus import features
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _WORTHWHILE_S = 2.0  # what takes less to evaluate is not kept
 _MOST_FILES = 2  # of one model: two personas
+_LONGEST_WRITING_S = 3600.0
 _MAGIC = b"socrates-kv 1\n".ljust(32, b"\0")
 _HEAD_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
 _SAMPLES, _SAMPLE_BYTES = 512, 4096  # of a model file's contents: all of 4 GB would take seconds
@@ -46,7 +49,9 @@ class KVFile:
 
     def __init__(self, model_file: Path, backend: Backend, tokens: Sequence[int]) -> None:
         self._model_file = model_file
-        self._conditions = f"{backend.build} {sorted(features())} {backend.batch} {list(tokens)}"
+        # The context's length, since some models rotate positions otherwise in a long one.
+        conditions = (backend.build, sorted(features()), backend.batch, backend.caches[0].length)
+        self._conditions = f"{conditions} {list(tokens)}"
         self.tokens = tokens
 
     @cached_property
@@ -54,7 +59,8 @@ class KVFile:
         """Where they are, or will be."""
         digest = _fingerprint(self._model_file)
         digest.update(self._conditions.encode())
-        return self._named(digest.hexdigest()[:16])
+        name = f"{self._model_file.name}.{digest.hexdigest()[:16]}.kv"
+        return self._model_file.with_name(name)
 
     def read(self, cache: Cache) -> bool:
         """Fill an empty `cache` from the file; False if there is none that is whole."""
@@ -72,6 +78,8 @@ class KVFile:
         if head != _MAGIC + hashlib.sha256(data).digest() or not cache.restore(data):
             log.warning("%s is damaged, and is written anew", self.path)
             return False
+        with suppress(OSError):
+            os.utime(self.path)  # the latest in use is kept
         took_s = time.perf_counter() - started
         log.info("the persona was read from %s in %.1f s", self.path.name, took_s)
         return True
@@ -83,7 +91,7 @@ class KVFile:
             return
         try:
             self._write(cache, size)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             log.info("the persona is not kept for the next start: %s", error)
             return
         log.info("the persona is kept for the next start: %s, %.0f MB", self.path.name, size / 1e6)
@@ -91,27 +99,45 @@ class KVFile:
     def _write(self, cache: Cache, size: int) -> None:
         if shutil.disk_usage(self.path.parent).free < 2 * size:
             raise OSError("too little disk space")
-        part = self.path.with_suffix(".part")  # which takes the place of one left by a crash
-        try:
-            with part.open("w+b") as file:
+        # A name of its own: another server may be writing the same at the same time.
+        directory, name = self.path.parent, self._model_file.name
+        with NamedTemporaryFile(
+            dir=directory, prefix=f"{name}.", suffix=".kv.part", delete=False
+        ) as file:
+            part = Path(file.name)
+            try:
                 os.posix_fallocate(file.fileno(), 0, _HEAD_BYTES + size)  # a full disk shows here
                 head, data = _map(file.fileno(), mmap.ACCESS_WRITE)
                 cache.save(data)
                 head[:] = _MAGIC + hashlib.sha256(data).digest()
+                os.fchmod(file.fileno(), 0o644)
                 os.fsync(file.fileno())
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
+                part.replace(self.path)
+            finally:
+                part.unlink(missing_ok=True)
         self._forget_older()
 
+    # The oldest of this model's, and what a crash has left.
     def _forget_older(self) -> None:
-        found = self.path.parent.glob(self._named("*").name.replace("[", "[[]"))
-        for old in sorted(found, key=lambda path: -path.stat().st_mtime)[_MOST_FILES:]:
-            with suppress(FileNotFoundError):
-                old.unlink()
+        name = re.escape(self._model_file.name)
+        kept = re.compile(rf"{name}\.[0-9a-f]{{16}}\.kv")
+        left = re.compile(rf"{name}\.\w+\.kv\.part")
+        found = sorted(self.path.parent.iterdir(), key=_last_use, reverse=True)
+        old = [path for path in found if kept.fullmatch(path.name)][_MOST_FILES:]
+        old += [path for path in found if left.fullmatch(path.name) and _is_left(path)]
+        for path in old:
+            path.unlink(missing_ok=True)
 
-    def _named(self, key: str) -> Path:
-        return self._model_file.with_name(f"{self._model_file.name}.{key}.kv")
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another server has removed it
+        return 0.0
+
+
+def _is_left(part: Path) -> bool:
+    return time.time() - _last_use(part) > _LONGEST_WRITING_S
 
 
 # Two models that differ at all, differ nearly everywhere.

@@ -200,6 +200,35 @@ def test_blanks_that_become_three_tokens_each_have_room(tmp_path):
     assert len(tokenizer.encode("")) == 0
 
 
+# What llama.cpp splits by expressions that recurse (30,000 letters), and others.
+PRES = (
+    "llama-bpe", "qwen2", "tekken", "gpt-4o", "deepseek-llm", "deepseek-v3", "falcon", "default",
+    "bloom", "viking", "smollm", "gpt-2", "superbpe", "seed-coder",
+)  # fmt: skip
+LONG_RUNS = ("a", "1", "!", " ", "\n", "\u1f00", "\U0001f3db")
+
+
+@pytest.mark.parametrize("pre", PRES)
+def test_long_runs_do_not_overflow_the_stack(tmp_path, pre):
+    changed = {**FAMILIES, pre: dataclasses.replace(FAMILIES["mistral"], pre=pre)}
+    path = write_family(tmp_path / "m.gguf", pre, changed)
+    tokenizer = load(choose(path), 256, 1).tokenizer()
+    for letter in LONG_RUNS:
+        text = letter * 100_000
+        tokens = tokenizer.encode(text)
+        assert b"".join(tokenizer.pieces[token] for token in tokens).decode() == text
+
+
+def test_portions_change_no_token(family, monkeypatch):
+    """Of a text with words: as long as it is one portion, it is encoded as it is."""
+    _, path = family
+    tokenizer = load(choose(path), 256, 1).tokenizer()
+    text = "The other  one, there:\n\n\the heard 1234 of it. " * 200
+    whole = tokenizer.encode(text)
+    monkeypatch.setattr("server.model.backends.llama_tokenizer._PORTION", 10**9)
+    assert tokenizer.encode(text) == whole
+
+
 def test_no_mutated_head_ends_the_process(tmp_path):
     """600 of them: each is refused in one sentence, or loads and answers."""
     command = [sys.executable, "-m", "tests.tools.mutate", str(tmp_path), "600", LLAMA_CPP]

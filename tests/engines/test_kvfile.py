@@ -3,6 +3,8 @@
 import dataclasses
 import logging
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -15,7 +17,22 @@ from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
 from tests.support.families import write_family
+from tests.support.process import ROOT
 from tests.support.tiny_model import write_tiny_model
+
+WRITER = """
+import sys
+from pathlib import Path
+from server.model.backends.choice import choose, load
+from server.model.kvfile import KVFile
+import threading
+path = Path(sys.argv[1])
+backend = load(choose(path), 1024, 1)
+(cache,) = backend.caches
+cache.evaluate(list(range(20, 220)), 1, threading.Event())
+for number in range(60):
+    KVFile(path, backend, range(20, 220)).write(cache, 10)
+"""
 
 pytestmark = pytest.mark.usefixtures("_keep_all")
 
@@ -159,3 +176,32 @@ def test_ctransformers_keeps_nothing(tmp_path):
     settings = EngineSettings(path, Persona("Be he."), 512, governor=GovernorSettings(1))
     assert start(settings)[1] > 0
     assert files(settings) == []
+
+
+def test_two_servers_write_at_the_same_time(settings):
+    """Each has a file of its own until it is whole."""
+    start(settings)
+    (name,) = files(settings)
+    settings.model_file.with_name(name).unlink()
+    command = [sys.executable, "-c", WRITER, str(settings.model_file)]
+    writers = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert len(files(settings)) == 1
+    assert files(settings)[0].endswith(".kv")
+
+
+def test_what_is_not_ours_is_left_alone(settings):
+    mine = settings.model_file.with_name("m [1].gguf.of-mine.kv")
+    mine.write_bytes(b"x")
+    crashed = settings.model_file.with_name("m [1].gguf.abc123.kv.part")
+    crashed.write_bytes(b"x")
+    os.utime(crashed, (0, 0))
+    for number in range(4):
+        start(dataclasses.replace(settings, persona=persona(f"He is number {number}.")))
+    assert mine.exists()
+    assert not crashed.exists()
+
+
+def test_another_context_length_does_not_take_it(settings):
+    start(settings)
+    assert start(dataclasses.replace(settings, context_tokens=768))[1] > 0

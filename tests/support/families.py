@@ -96,9 +96,9 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def write_family(path: Path, name: str) -> Path:
+def write_family(path: Path, name: str, families=FAMILIES) -> Path:
     """Write the random model of that family to `path`; every call writes the same one."""
-    family = FAMILIES[name]
+    family = families[name]
     writer = GGUFWriter(path, family.architecture)
     _add_keys(writer, family)
     count = _add_vocabulary(writer, family)

@@ -2,10 +2,12 @@
 
 import importlib
 import logging
+import os
 from functools import cache
 from typing import Any
 
 from server.model.backends import bare
+from server.model.errors import ModelFileError
 
 log = logging.getLogger(__name__)
 
@@ -15,19 +17,31 @@ _complaints: list[str] = []  # it reports what went wrong only to its log
 
 @cache
 def bindings() -> Any:
-    """The library, once a process, with its log going to ours."""
+    """The library, once a process, with its log going to ours.
+
+    Raises:
+        ModelFileError: if it is installed but cannot be loaded.
+    """
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger
     bare.enter("llama_cpp")
-    library: Any = importlib.import_module("llama_cpp.llama_cpp")
+    try:
+        library: Any = importlib.import_module("llama_cpp.llama_cpp")
+    except Exception as error:  # half installed, or compiled for another machine
+        raise ModelFileError(f"The engine llama.cpp cannot be used: {error}.") from error
     library.hear = library.llama_log_callback(_hear)  # must last as long as the library
     library.llama_log_set(library.hear, None)
     library.llama_backend_init()
     return library
 
 
-def explain(what: str) -> str:
-    """The sentence `what` with what llama.cpp complained of since the last time."""
-    first = next(filter(None, _complaints), "")
+def forget() -> None:
+    """Forget what it complained of: a cancel is no fault."""
     _complaints.clear()
+
+
+def explain(what: str) -> str:
+    """The sentence `what` with what llama.cpp complained of since it was told to forget."""
+    first = next(filter(None, _complaints), "")
     return f"{what}: {first}." if first else f"{what}."
 
 

@@ -14,21 +14,18 @@ import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import Any
 
 from server.model.backends import (
     LARGEST_BATCH,
-    MORE_TOKENS,
-    TOKENS_A_BYTE,
     Buffer,
     Cache,
     Logits,
     logits_at,
 )
-from server.model.backends.llama_bindings import bindings, explain
+from server.model.backends.llama_bindings import bindings, explain, forget
+from server.model.backends.llama_tokenizer import LlamaCppTokenizer
 from server.model.errors import ModelFileError
 from server.model.files.modelfile import ModelFile
-from server.model.files.restrictions import LONGEST_TOKEN
 from server.model.prompt.tokenizer import Tokenizer
 
 # Tokens of one graph (`n_ubatch`). Only whole batches can be reused, so each turn of a conversation
@@ -78,6 +75,7 @@ class LlamaCppCache:
         batch = self._c.llama_batch_get_one(ids, len(tokens))
         if not wants_logits:  # else the last token's: a quarter of the time with Gemma's vocabulary
             batch.logits = (ctypes.c_int8 * len(tokens))()
+        forget()
         status = self._c.llama_decode(self._context, batch)
         if status not in (0, _ABORTED):
             raise RuntimeError(explain(f"llama_decode returned {status}"))
@@ -100,7 +98,9 @@ class LlamaCppCache:
 
     def save(self, buffer: Buffer) -> None:
         """See `Cache`."""
-        self._c.llama_state_seq_get_data(self._context, buffer, len(buffer), _SEQUENCE)
+        size = self._c.llama_state_seq_get_data(self._context, buffer, len(buffer), _SEQUENCE)
+        if size != len(buffer):
+            raise RuntimeError(f"llama.cpp saved {size:,} of {len(buffer):,} bytes")
 
     def restore(self, buffer: Buffer) -> bool:
         """See `Cache`."""
@@ -130,11 +130,10 @@ class LlamaCpp:
             LlamaCppCache(model, context_tokens) for _ in range(contexts)
         ]
         self.vocabulary_size = model.size
-        # llama.cpp knows some tokens that end an answer by their text, whatever the file says.
-        known = {c.llama_vocab_eos(model.words), c.llama_vocab_eot(model.words)} - {_NONE}
+        # llama.cpp knows tokens that end an answer by their text, whatever the file says of them.
         is_end = partial(c.llama_vocab_is_eog, model.words)
-        ends = frozenset(filter(is_end, known.union(file.special.values())))
-        named = {c.llama_vocab_get_text(model.words, index).decode(): index for index in ends}
+        ends = frozenset(filter(is_end, range(model.size)))
+        named = {_text_of(model, index): index for index in ends}
         self.special: Mapping[str, int] = {**file.special, **named}
         self.control = file.control | ends
         self.swallowing = frozenset(
@@ -142,50 +141,20 @@ class LlamaCpp:
             for index in self.special.values()
             if c.llama_vocab_get_attr(model.words, index) & _SWALLOWING
         )
-        has_bos = c.llama_vocab_get_add_bos(model.words)
-        self.bos: int | None = c.llama_vocab_bos(model.words) if has_bos else None
+        bos = c.llama_vocab_bos(model.words)
+        has_bos = c.llama_vocab_get_add_bos(model.words) and bos != _NONE
+        self.bos: int | None = bos if has_bos else None
 
     def tokenizer(self) -> Tokenizer:
         """See `Backend`."""
         return LlamaCppTokenizer(self._model, self.control)
 
 
-class LlamaCppTokenizer(Sequence[bytes]):
-    """See `Tokenizer`. llama.cpp's own, which is thread-safe; it is its own `pieces`."""
-
-    def __init__(self, model: "_Model", control: frozenset[int]) -> None:
-        self._c, self._model, self._control = bindings(), model, control
-
-    @property
-    def pieces(self) -> Sequence[bytes]:
-        """See `Tokenizer`. Spelled when they are needed: some vocabularies have 262,144."""
-        return self
-
-    def __len__(self) -> int:
-        return self._model.size
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        buffer = ctypes.create_string_buffer(LONGEST_TOKEN)
-        spell = self._c.llama_token_to_piece
-        length = spell(self._model.words, index, buffer, LONGEST_TOKEN, 0, False)
-        return b"" if index in self._control else buffer.raw[: max(0, length)]
-
-    def encode(self, text: str) -> list[int]:
-        """See `Tokenizer`."""
-        raw = text.encode()
-        most = TOKENS_A_BYTE * len(raw) + MORE_TOKENS
-        ids = (ctypes.c_int32 * most)()
-        count = self._c.llama_tokenize(self._model.words, raw, len(raw), ids, most, False, False)
-        assert count >= 0, "it has room for all"
-        return [index for index in ids[:count] if index not in self._control]
-
-
 # The weights and the vocabulary, which last as long as somebody uses them.
 class _Model:
     def __init__(self, file: ModelFile) -> None:
         c = bindings()
+        forget()
         parameters = c.llama_model_default_params()
         parameters.n_gpu_layers = 0
         self.pointer = c.llama_model_load_from_file(str(file.path).encode(), parameters)
@@ -196,3 +165,8 @@ class _Model:
         self.size: int = c.llama_vocab_n_tokens(self.words)
         if c.llama_model_has_encoder(self.pointer) or c.llama_model_is_diffusion(self.pointer):
             raise ModelFileError(f"The model {file.path} does not write one token after another.")
+
+
+def _text_of(model: _Model, index: int) -> str:
+    text: bytes = bindings().llama_vocab_get_text(model.words, index)
+    return text.decode("utf-8", "replace")

@@ -23,7 +23,7 @@ _DEFAULT_ALIGNMENT = 32
 CONTROL, USER_DEFINED, BYTE = 3, 4, 6  # llama.cpp's token types
 VOCABULARY = "tokenizer.ggml."
 # What llama.cpp takes for BOS and EOS where a file names none.
-_DEFAULT_MARKS = {"llama": {"bos": 1, "eos": 2}, "gpt2": {"bos": 11, "eos": 11}}
+_DEFAULT_MARKS = {"llama": {"bos": 1, "eos": 2}}
 _HALF_FLOAT_BYTES = 2
 # A GGUF file converted from Meta's Llama 2, whose converters wrote no chat template at first.
 _LLAMA_2_NAME = re.compile(r"llama[ -]?(v2|2)\b", re.I)
@@ -227,7 +227,7 @@ def _cache_bytes_per_token(head: Head) -> int:
     kv_heads = "{}.attention.head_count_kv"
     by_layer = head.values.get(kv_heads.format(head.architecture))
     if isinstance(by_layer, tuple):
-        total = int(sum(by_layer))
+        total = sum(number for number in by_layer if isinstance(number, int))
     else:
         total = head.number("{}.block_count", 0) * head.number(kv_heads, heads)
     return total * pair * _HALF_FLOAT_BYTES
