@@ -85,8 +85,30 @@ def test_what_would_end_llama_cpps_process_is_refused(tmp_path, has_llama_cpp):
         ([*TOKENS[:-1], TOKENS[-2]], "a token twice"),
         ([*TOKENS[:3], "x", *TOKENS[4:]], "lacks 1 of 256 byte tokens"),
         ([*TOKENS[:-1], "x" * 5000], "a token of 5,000 bytes"),
+        ([*TOKENS[:-1], "a\0b"], "its vocabulary is damaged"),
+        ([*TOKENS[:-1], "[EMPTY_5]"], "its vocabulary is damaged"),
     ):
         key = "tokenizer.ggml.tokens"
         path = write_gguf(tmp_path / "m.gguf", lists={key: (tokens, GGUFValueType.STRING)})
         with pytest.raises(ModelFileError, match=words):
             choose(path, LLAMA_CPP)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("tokenizer.ggml.model", "bert", "(bert) is none of a model that writes text"),
+        ("tokenizer.ggml.model", "no_vocab", "(no_vocab) is none of a model"),
+        ("llama.block_count", 0, "it has no layers"),
+    ],
+)
+def test_what_writes_no_text_is_refused_before_it_is_compiled_for(
+    tmp_path, has_llama_cpp, key, value, words
+):
+    has_llama_cpp(False)
+    kind = GGUFValueType.STRING if isinstance(value, str) else GGUFValueType.UINT32
+    path = write_gguf(tmp_path / "m.gguf", {key: (value, kind)})
+    with pytest.raises(ModelFileError) as refusal:
+        choose(path)
+    assert words in str(refusal.value)
+    assert "install" not in str(refusal.value)

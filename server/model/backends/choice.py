@@ -28,15 +28,17 @@ def choose(path: Path, engine: str = ANY_ENGINE) -> ModelFile:
     except NotForCtransformers as error:
         if engine == CTRANSFORMERS:
             raise
+        file = inspect(path, LLAMA_CPP)
         if not is_llama_cpp_installed():
             sentence = str(error).removesuffix(".")
             raise NotForCtransformers(f"{sentence}; llama.cpp may: {_INSTALL}.") from error
-        return inspect(path, LLAMA_CPP)
+        return file
 
 
 def is_llama_cpp_installed() -> bool:
-    """Whether llama-cpp-python can be imported."""
-    return importlib.util.find_spec("llama_cpp") is not None
+    """Whether llama-cpp-python is there: a package, and not a file or folder of that name."""
+    found = importlib.util.find_spec("llama_cpp")
+    return found is not None and found.origin is not None and bool(found.submodule_search_locations)
 
 
 def load(file: ModelFile, context_tokens: int, contexts: int) -> Backend:

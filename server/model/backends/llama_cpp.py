@@ -124,6 +124,11 @@ class LlamaCpp:
 
     def __init__(self, file: ModelFile, context_tokens: int, contexts: int) -> None:
         c = bindings()
+        if file.positions and context_tokens > file.positions:  # ggml would end the process
+            raise ModelFileError(
+                f"The model {file.path} has positions for {file.positions:,} tokens: "
+                f"use --context {file.positions}."
+            )
         self._model = model = _Model(file)
         self.build = f"llama-cpp-python {version('llama-cpp-python')} {c.llama_print_system_info()}"
         self.caches: Sequence[Cache] = [

@@ -205,6 +205,7 @@ def describe(head: Head, engine: str) -> ModelFile:
         bos=bos,
         eos=eos,
         adds_bos=values.get(f"{VOCABULARY}add_bos_token") is not False,
+        positions=_learned_positions(head),
     )
 
 
@@ -217,6 +218,12 @@ def _marked(head: Head, name: str, special: dict[str, int]) -> str:
     text = head.tokens[index].decode("utf-8", "replace")
     special[text] = index
     return text
+
+
+# One row a position, as GPT-2 has them.
+def _learned_positions(head: Head) -> int | None:
+    tensor = head.tensors.get("position_embd.weight")
+    return tensor.shape[-1] if tensor else None
 
 
 # Keys and values of all layers, in half floats; the KV heads may be counted layer by layer.

@@ -13,6 +13,7 @@ from server.model.files.catalog import TOKENIZER_FILE
 from server.model.files.gguf import BYTE, F32, STRING, U32, VOCABULARY, Head
 from server.model.files.tensors import Sizes, check_shapes, heads_fit, why_unreadable
 
+_NO_GENERATORS = ("bert", "no_vocab", "none")  # embeddings, and files without a vocabulary
 LONGEST_TOKEN = 4096  # bytes; the longest of SmolLM2 has 241
 _MAX_HYPER_PARAMETER = 2**20
 _BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
@@ -51,12 +52,19 @@ def check_for_llama_cpp(head: Head) -> None:
     Raises:
         ModelFileError: if there is such a thing.
     """
+    kind = head.values.get(f"{VOCABULARY}model")
+    if kind in _NO_GENERATORS:
+        raise head.cursor.refuse(f"its vocabulary ({kind}) is none of a model that writes text")
+    if head.number("{}.block_count", 0) < 1:
+        raise head.cursor.refuse("it has no layers")
     words = set(head.tokens)
+    if any(b"\0" in token or token.startswith(b"[EMPTY_") for token in words):
+        raise head.cursor.refuse("its vocabulary is damaged")
     if len(words) + max(0, head.tokens.count(b"") - 1) < len(head.tokens):  # empty ones may be many
         raise head.cursor.refuse("its vocabulary has a token twice")
     if (longest := max(map(len, words), default=0)) > LONGEST_TOKEN:
         raise head.cursor.refuse(f"its vocabulary has a token of {longest:,} bytes")
-    if head.values.get(f"{VOCABULARY}model") != "llama" or _has_tokenizer(head):
+    if kind != "llama" or _has_tokenizer(head):
         return
     # A byte that a text has and the vocabulary has not throws across ctypes.
     missing = sum(
