@@ -4,11 +4,11 @@ Owns no lock. Every field of `Progress` and `Loading` is one value, written by t
 read by anyone: a reader sees the current value or the previous one, never half of one.
 """
 
-import threading
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from server.model.backends.cancel import Cancel
 from server.model.errors import ModelError
 from server.model.outbox import Outbox
 from server.model.prompt.conversation import Conversation
@@ -129,7 +129,7 @@ class Job:
     listener: Listener
     client: str  # whose limit it counts towards
     submitted_at: float
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    cancelled: Cancel = field(default_factory=Cancel)
     progress: Progress = field(default_factory=Progress)
     started_at: float | None = None
     first_text_at: float | None = None

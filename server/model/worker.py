@@ -10,7 +10,7 @@ What runs where
                 (plain fields that the loop may read at any time) and `outbox`
 
 What crosses
-  loop -> thread   one `threading.Event` per prompt, which the thread only reads
+  loop -> thread   one `threading.Event` per prompt (a `Cancel`), which the thread only reads
   thread -> loop   pieces of text through `outbox`, woken by `call_soon_threadsafe`; one
                    wake-up serves all waiting pieces, so a slow loop is not flooded and a
                    fast one gets each piece at once
@@ -36,6 +36,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from enum import Enum
 
+from server.model.backends.cancel import Cancel
 from server.model.engine import Engine
 from server.model.errors import ClientQueueFull, ModelError, ModelUnavailable, QueueFull
 from server.model.job import Finish, Job, Listener, Loading, Outcome, Progress, Stage
@@ -81,7 +82,7 @@ class Worker:
         self.client_limit = client_limit
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._loop = asyncio.get_running_loop()
-        self._closing = threading.Event()
+        self._closing = Cancel()
         self._engine: Engine | None = None
         self._jobs: dict[Job, None] = {}  # all that have not ended, in order of submission
         # The waiting jobs. Our own queue, not the executor's, because a cancelled job and all

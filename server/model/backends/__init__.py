@@ -5,6 +5,7 @@
     llama_cpp.py       llama.cpp of today, by llama-cpp-python, if that is installed
     llama_bindings.py  its functions and its log
     bare.py            how both are imported
+    cancel.py          the event that C can look at
 
 Guarantees of both:
   * the same tokens, cut at the same places, give the same logits, on any number of threads;

@@ -1,7 +1,8 @@
 """llama.cpp of today, through llama-cpp-python's plain bindings: its own loop is not used.
 
 An evaluation looks at the prompt's event before every node of the graph, some twenty a layer, so
-even a large model is free within milliseconds of a cancel.
+even a large model is free within milliseconds of a cancel. It looks by C's strlen on the text of a
+`Cancel`: 0 is no, 1 is yes. An event of another kind is asked through Python, and slows it down.
 
 Flash attention is off: with it a token's logits depend on the number of threads once 512 tokens are
 cached (ggml splits the KV cache among them), and a seed would not repeat. Everything is computed on
@@ -22,6 +23,7 @@ from server.model.backends import (
     Logits,
     logits_at,
 )
+from server.model.backends.cancel import Cancel
 from server.model.backends.llama_bindings import bindings, explain, forget
 from server.model.backends.llama_tokenizer import LlamaCppTokenizer
 from server.model.errors import ModelFileError
@@ -45,7 +47,8 @@ class LlamaCppCache:
         self._c = c = bindings()
         self._model = model  # lives as long as its contexts
         self._watched = watched = [threading.Event()]  # of the running evaluation
-        self._abort = c.ggml_abort_callback(lambda _: watched[0].is_set())
+        self._ask = c.ggml_abort_callback(lambda _: watched[0].is_set())
+        self._look = ctypes.cast(ctypes.CDLL(None).strlen, c.ggml_abort_callback)
         parameters = c.llama_context_default_params()
         parameters.n_ctx = context_tokens
         parameters.n_batch, parameters.n_ubatch = LARGEST_BATCH, _BATCH
@@ -53,7 +56,6 @@ class LlamaCppCache:
         parameters.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.swa_full = True  # or nothing could be cut off
         parameters.no_perf = True
-        parameters.abort_callback = self._abort
         self._context = c.llama_init_from_model(model.pointer, parameters)
         self._memory = self._context and c.llama_get_memory(self._context)
         if not self._memory:
@@ -70,6 +72,10 @@ class LlamaCppCache:
     ) -> bool:
         """See `Cache`."""
         self._watched[0] = cancelled
+        if isinstance(cancelled, Cancel):
+            self._c.llama_set_abort_callback(self._context, self._look, cancelled.address)
+        else:
+            self._c.llama_set_abort_callback(self._context, self._ask, None)
         self._c.llama_set_n_threads(self._context, threads, threads)
         ids = (ctypes.c_int32 * len(tokens))(*tokens)  # the batch holds only its address
         batch = self._c.llama_batch_get_one(ids, len(tokens))
