@@ -21,7 +21,7 @@ from server.model.prompt.conversation import Conversation, Turn
 from server.model.prompt.persona import Persona
 from server.model.sampler import Sampling
 from tests.engines.reference import call
-from tests.support.families import FAMILIES, write_family
+from tests.support.families import FAMILIES, write_family, write_gpt2
 from tests.support.process import ROOT
 from tests.support.random_model import F32, Shape, write_gguf_model
 
@@ -227,6 +227,30 @@ def test_portions_change_no_token(family, monkeypatch):
     whole = tokenizer.encode(text)
     monkeypatch.setattr("server.model.backends.llama_tokenizer._PORTION", 10**9)
     assert tokenizer.encode(text) == whole
+
+
+def test_positions_that_end_are_not_exceeded(tmp_path):
+    path = write_gpt2(tmp_path / "m.gguf", 320)
+    with pytest.raises(ModelFileError, match=r"has positions for 320 tokens: use --context 320\.$"):
+        load_engine(settings(path))
+    engine = load_engine(settings(path, context_tokens=320))
+    _, progress = say(
+        engine, Conversation("heath " * 20), dataclasses.replace(SEEDED, max_tokens=500)
+    )
+    assert progress.prompt_tokens + progress.tokens == 320
+
+
+def test_persona_of_no_tokens_is_no_fault(tmp_path):
+    """A template without special tokens, on a file that begins with no BOS."""
+    path = write_family(tmp_path / "m.gguf", "qwen2")
+    template = tmp_path / "plain.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}"
+    )
+    engine = load_engine(settings(path, template=str(template)))
+    engine.prefill_persona(threading.Event(), Progress())
+    assert engine.prompts.persona_tokens == []
+    assert say(engine, Conversation("The heath."))[1].tokens == 24
 
 
 def test_no_mutated_head_ends_the_process(tmp_path):

@@ -1,19 +1,21 @@
 """The same file on both engines: the same answers, but for what rounding decides."""
 
 import dataclasses
+import shutil
 import threading
 
 import numpy as np
 import pytest
 
-from server.model.backends.choice import choose, load
+from server.model.files.catalog import TOKENIZER_FILE
 from server.model.files.modelfile import CTRANSFORMERS, LLAMA_CPP
 from server.model.job import Progress
 from server.model.loader import EngineSettings, load_engine
 from server.model.machine.governor import GovernorSettings
 from server.model.prompt.conversation import Conversation
-from server.model.prompt.persona import find_persona, load_persona
+from server.model.prompt.persona import Persona, find_persona, load_persona
 from server.model.sampler import Sampling
+from tests.support.families import write_family
 
 QUESTIONS = [
     "What is virtue?",
@@ -96,31 +98,10 @@ def test_tokenizer_file_goes_before_the_vocabulary(engines):
     assert prompts[0] == prompts[1]
 
 
-class CountedEvent(threading.Event):
-    """Is set when it is looked at for the n-th time."""
-
-    def __init__(self, looks):
-        super().__init__()
-        self.looks = looks
-
-    def is_set(self):
-        self.looks -= 1
-        return self.looks < 0
-
-
 @pytest.mark.model
-def test_large_batch_is_left_in_its_middle(smollm2):
-    """512 tokens in one call: 32 graphs of some 600 nodes, before each of which it looks."""
-    (cache,) = load(choose(smollm2, LLAMA_CPP), 2048, 1).caches
-    tokens = np.random.default_rng(1).integers(20, 49000, 512).tolist()
-    event = CountedEvent(10**9)
-    assert cache.evaluate(tokens, 2, event)
-    expected, looks = cache.logits().copy(), 10**9 - event.looks
-    assert looks > 32 * 300
-    cache.cut(0)
-    event = CountedEvent(looks // 2)
-    assert not cache.evaluate(tokens, 2, event)
-    assert event.looks > -10  # it did not go on
-    assert cache.cut(0)
-    assert cache.evaluate(tokens, 2, threading.Event())
-    assert np.array_equal(cache.logits(), expected)
+def test_tokenizer_of_another_model_is_not_taken(smollm2, tmp_path):
+    path = write_family(tmp_path / "m.gguf", "gemma3")
+    settings = EngineSettings(path, Persona("Be he."), 512, governor=GovernorSettings(1))
+    expected = load_engine(settings).write_prompt(Conversation("The heath."))
+    shutil.copy(smollm2.parent / TOKENIZER_FILE, tmp_path)
+    assert load_engine(settings).write_prompt(Conversation("The heath.")) == expected

@@ -183,3 +183,40 @@ def _tensors(family: Family, tokens: int) -> dict:
         for name in family.biased:
             found[f"blk.{layer}.{name}.bias"] = matrix(1, shapes[name][0])[0]
     return found
+
+
+def write_gpt2(path: Path, positions: int) -> Path:
+    """Write a random GPT-2, whose positions are learned and end."""
+    family = Family(
+        "gpt2",
+        "gpt-2",
+        CHATML,
+        ("<|endoftext|>", "<|im_end|>", "<|im_start|>"),
+        "<|im_end|>",
+        has_bos=False,
+    )
+    writer = GGUFWriter(path, family.architecture)
+    writer.add_context_length(positions)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_chat_template(family.template)
+    count = _add_vocabulary(writer, family)
+    draw = np.random.default_rng(1)
+    shapes = {
+        "token_embd": (count, WIDTH), "position_embd": (positions, WIDTH), "output_norm": (WIDTH,),
+        "blk.0.attn_norm": (WIDTH,), "blk.0.ffn_norm": (WIDTH,), "blk.0.attn_qkv": (3 * WIDTH, WIDTH),
+        "blk.0.attn_output": (WIDTH, WIDTH), "blk.0.ffn_up": (INNER, WIDTH), "blk.0.ffn_down": (WIDTH, INNER),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        for part, size in (("weight", shape), ("bias", shape[:1])):
+            if part == "weight" or "embd" not in name:
+                data = draw.normal(scale=0.2, size=size).astype(np.float32)
+                writer.add_tensor(f"{name}.{part}", data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -206,6 +206,7 @@ def describe(head: Head, engine: str) -> ModelFile:
         eos=eos,
         adds_bos=values.get(f"{VOCABULARY}add_bos_token") is not False,
         positions=_learned_positions(head),
+        needs_tokenizer_file=missing_bytes(head) > 0,
     )
 
 
@@ -218,6 +219,15 @@ def _marked(head: Head, name: str, special: dict[str, int]) -> str:
     text = head.tokens[index].decode("utf-8", "replace")
     special[text] = index
     return text
+
+
+def missing_bytes(head: Head) -> int:
+    """How many of the 256 bytes a SentencePiece vocabulary cannot spell; 0 of another kind."""
+    if head.values.get(f"{VOCABULARY}model") != "llama":
+        return 0
+    words = set(head.tokens)
+    spelled = (b"<0x%02X>" % byte in words or bytes([byte]) in words for byte in range(256))
+    return 256 - sum(spelled)
 
 
 # One row a position, as GPT-2 has them.

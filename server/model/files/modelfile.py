@@ -26,4 +26,5 @@ class ModelFile:
     bos: str  # the text of the token at the beginning ...
     eos: str  # ... and of that at the end
     adds_bos: bool  # every prompt begins with the former
+    needs_tokenizer_file: bool = False  # its own vocabulary cannot spell every byte
     positions: int | None = None  # tokens after which a model with learned positions has none

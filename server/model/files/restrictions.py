@@ -10,7 +10,7 @@ import math
 import re
 
 from server.model.files.catalog import TOKENIZER_FILE
-from server.model.files.gguf import BYTE, F32, STRING, U32, VOCABULARY, Head
+from server.model.files.gguf import BYTE, F32, STRING, U32, VOCABULARY, Head, missing_bytes
 from server.model.files.tensors import Sizes, check_shapes, heads_fit, why_unreadable
 
 _NO_GENERATORS = ("bert", "no_vocab", "none")  # embeddings, and files without a vocabulary
@@ -64,13 +64,9 @@ def check_for_llama_cpp(head: Head) -> None:
         raise head.cursor.refuse("its vocabulary has a token twice")
     if (longest := max(map(len, words), default=0)) > LONGEST_TOKEN:
         raise head.cursor.refuse(f"its vocabulary has a token of {longest:,} bytes")
-    if kind != "llama" or _has_tokenizer(head):
-        return
     # A byte that a text has and the vocabulary has not throws across ctypes.
-    missing = sum(
-        b"<0x%02X>" % byte not in words and bytes([byte]) not in words for byte in range(256)
-    )
-    if missing:
+    missing = missing_bytes(head)
+    if missing and not _has_tokenizer(head):
         raise head.cursor.refuse(f"its vocabulary lacks {missing} of 256 byte tokens")
 
 

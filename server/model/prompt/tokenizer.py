@@ -1,8 +1,9 @@
 """Converts text to token ids and token ids to bytes.
 
-A `tokenizer.json` beside the model goes before the tokenizer that its engine has (backends/). All
-of them only read their tables, so they may be called on the event loop while the model thread
-evaluates. None knows control tokens: they are placed by id (writer.py).
+A `tokenizer.json` beside the model goes before ctransformers' tokenizer, but llama.cpp's is used
+wherever the file's own vocabulary can spell every byte (backends/). All of them only read their
+tables, so they may be called on the event loop while the model thread evaluates. None knows control
+tokens: they are placed by id (writer.py).
 """
 
 import re
