@@ -7,7 +7,7 @@ Busy: a client leaves 0.3 s into the prefill of a long prompt; how much longer t
 server does the next one wait for its first byte?
 
     python -m bench.compare        needs `make rivals`; llama-cpp-python: pip install
-                                   'llama-cpp-python[server]' (compiles for minutes)
+                                   'llama-cpp-python[server]==0.3.36' (compiles for minutes)
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """The model thread: a queue of prompts and the one thread that answers them, beside an event loop.
 
 A prompt takes seconds of C code that must not run on the loop, and only one thread may use a
-ctransformers model. So an executor with exactly one thread owns the engine: loading, the persona's
+model. So an executor with exactly one thread owns the engine: loading, the persona's
 prefill and every prompt are jobs on it, done in order of arrival.
 
 What runs where

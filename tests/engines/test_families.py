@@ -229,6 +229,17 @@ def test_portions_change_no_token(family, monkeypatch):
     assert tokenizer.encode(text) == whole
 
 
+def test_error_after_cancels_is_explained_by_itself(tmp_path):
+    path = write_family(tmp_path / "m.gguf", "qwen3")
+    (cache,) = load(choose(path), 256, 1).caches
+    for _ in range(3):
+        assert not cache.evaluate(list(range(20, 60)), 1, SetAt(5))
+    with pytest.raises(RuntimeError, match="invalid token"):
+        cache.evaluate([10**6], 1, threading.Event())
+    assert cache.cut(0)
+    assert cache.evaluate([20], 1, threading.Event())
+
+
 def test_positions_that_end_are_not_exceeded(tmp_path):
     path = write_gpt2(tmp_path / "m.gguf", 320)
     with pytest.raises(ModelFileError, match=r"has positions for 320 tokens: use --context 320\.$"):
