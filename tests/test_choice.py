@@ -100,15 +100,18 @@ def test_what_would_end_llama_cpps_process_is_refused(tmp_path, has_llama_cpp):
         ("tokenizer.ggml.model", "bert", "(bert) is none of a model that writes text"),
         ("tokenizer.ggml.model", "no_vocab", "(no_vocab) is none of a model"),
         ("llama.block_count", 0, "it has no layers"),
+        ("llama.rope.dimension_count", 15, "rotates 15 dimensions of heads with 16"),
+        ("llama.rope.dimension_count", 18, "rotates 18 dimensions of heads with 16"),
+        ("llama.expert_used_count", 2, "more experts than it has"),
+        ("llama.attention.layer_norm_rms_epsilon", -1.0, "epsilon is -1.0"),
     ],
 )
-def test_what_writes_no_text_is_refused_before_it_is_compiled_for(
-    tmp_path, has_llama_cpp, key, value, words
-):
-    has_llama_cpp(False)
-    kind = GGUFValueType.STRING if isinstance(value, str) else GGUFValueType.UINT32
+def test_what_would_end_the_process_is_refused_by_name(tmp_path, has_llama_cpp, key, value, words):
+    has_llama_cpp(True)
+    kinds = {str: GGUFValueType.STRING, int: GGUFValueType.UINT32, float: GGUFValueType.FLOAT32}
+    kind = kinds[type(value)]
     path = write_gguf(tmp_path / "m.gguf", {key: (value, kind)})
     with pytest.raises(ModelFileError) as refusal:
-        choose(path)
+        choose(path, LLAMA_CPP)
     assert words in str(refusal.value)
     assert "install" not in str(refusal.value)

@@ -55,8 +55,8 @@ def check_for_llama_cpp(head: Head) -> None:
     kind = head.values.get(f"{VOCABULARY}model")
     if kind in _NO_GENERATORS:
         raise head.cursor.refuse(f"its vocabulary ({kind}) is none of a model that writes text")
-    if head.number("{}.block_count", 0) < 1:
-        raise head.cursor.refuse("it has no layers")
+    if why := _why_nonsense(head):
+        raise head.cursor.refuse(why)
     words = set(head.tokens)
     if any(b"\0" in token or token.startswith(b"[EMPTY_") for token in words):
         raise head.cursor.refuse("its vocabulary is damaged")
@@ -68,6 +68,24 @@ def check_for_llama_cpp(head: Head) -> None:
     missing = missing_bytes(head)
     if missing and not _has_tokenizer(head):
         raise head.cursor.refuse(f"its vocabulary lacks {missing} of 256 byte tokens")
+
+
+# Sizes that llama.cpp takes for granted.
+def _why_nonsense(head: Head) -> str | None:
+    if head.number("{}.block_count", 0) < 1:
+        return "it has no layers"
+    heads = head.number("{}.attention.head_count", 0)
+    width = head.number("{}.embedding_length", 0) // heads if heads > 0 else 0
+    width = head.number("{}.attention.key_length", width)
+    rotated = head.number("{}.rope.dimension_count", 0)
+    if rotated % 2 or (width and rotated > width):
+        return f"it rotates {rotated} dimensions of heads with {width}"
+    if head.number("{}.expert_used_count", 0) > head.number("{}.expert_count", 0):
+        return "it uses more experts than it has"
+    for name, value in head.values.items():
+        if name.endswith("epsilon") and isinstance(value, float) and not value >= 0:
+            return f"its {name} is {value}"
+    return None
 
 
 def _check_architecture(head: Head) -> None:
