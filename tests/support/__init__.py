@@ -2,5 +2,5 @@
 
 Pure tests need none of them; tests with fakes use `network` and `engine`; end-to-end tests start
 the real process with `process`, and add real proxies (`proxies`) or a hub on loopback (`hub`).
-`tiny_model` and `random_model` write models.
+`tiny_model`, `random_model`, `gguf_model` and `families` write models.
 """
