@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from bench.kit.client import LONG, leave, post, read_response
 from bench.kit.report import Report, note, print_spreads, read_options
@@ -72,17 +73,11 @@ class Watched:
         finally:
             self.freed_at, self._cancelled = time.perf_counter(), None
 
-    def _watch_tokens(
-        self,
-        tokens: Sequence[int],
-        cancelled: threading.Event,
-        is_reusable: bool = False,
-        wants_logits: bool = True,
-    ) -> bool:
+    def _watch_tokens(self, tokens: Sequence[int], *arguments: Any, **options: Any) -> bool:
         if self._cancelled is not None and self._cancelled.is_set():
             self.late_evaluations += 1
         started = time.perf_counter()
-        is_whole = self._evaluate(tokens, cancelled, is_reusable, wants_logits)
+        is_whole = self._evaluate(tokens, *arguments, **options)
         self.evaluations.append((len(tokens), time.perf_counter() - started))
         return is_whole
 

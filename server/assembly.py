@@ -77,7 +77,7 @@ def engine_settings(options: Options) -> EngineSettings:
         options.context,
         options.template,
         options.contexts,
-        options.engine,
+        file.engine,
         governor,
     )
 

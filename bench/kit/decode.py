@@ -1,10 +1,10 @@
 """The engine alone, with no sampling, no text and no network around it: the ceiling."""
 
-import threading
 import time
 from collections.abc import Sequence
 
 from server.model.backends import LARGEST_BATCH
+from server.model.backends.cancel import Cancel
 from server.model.engine import Engine
 from server.model.job import Progress
 from server.model.prompt.conversation import Conversation
@@ -12,7 +12,7 @@ from server.model.prompt.conversation import Conversation
 # Before each measurement, in the same process: after a pause the first tokens take up to five
 # times as long, until the kernel has the pages at hand and ggml's threads on separate cores.
 WARM_UP_TOKENS = 16
-_NEVER = threading.Event()  # cancelled
+_NEVER = Cancel()
 
 
 def prompt_tokens(engine: Engine, question: str) -> Sequence[int]:

@@ -1,8 +1,8 @@
 """The model thread: a queue of prompts and the one thread that answers them, beside an event loop.
 
-A prompt takes seconds of C code that must not run on the loop, and only one thread may use a
-model. So an executor with exactly one thread owns the engine: loading, the persona's
-prefill and every prompt are jobs on it, done in order of arrival.
+A prompt takes seconds of C code that must not run on the loop, and only one thread may use a model.
+So an executor with exactly one thread owns the engine: loading, the persona's prefill and every
+prompt are jobs on it, done in order of arrival.
 
 What runs where
   loop          submit, cancel, close; every call on a `Listener`; all of `Worker`'s state

@@ -7,6 +7,8 @@ import numpy as np
 from gguf import GGUFWriter, TokenType
 from tokenizers import pre_tokenizers
 
+from tests.support.gguf_model import finish
+
 WIDTH, INNER, LAYERS, CONTEXT = 64, 96, 4, 2048
 HEADS, KV_HEADS = 4, 2
 
@@ -104,10 +106,7 @@ def write_family(path: Path, name: str, families=FAMILIES) -> Path:
     count = _add_vocabulary(writer, family)
     for tensor, data in _tensors(family, count).items():
         writer.add_tensor(tensor, data)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 
@@ -215,8 +214,5 @@ def write_gpt2(path: Path, positions: int) -> Path:
             if part == "weight" or "embd" not in name:
                 data = draw.normal(scale=0.2, size=size).astype(np.float32)
                 writer.add_tensor(f"{name}.{part}", data)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path

@@ -91,8 +91,13 @@ def write_gguf(path: Path, metadata=None, lists=None, weights=None, architecture
     for name, data in (tensors() | (weights or {})).items():
         if data is not None:
             writer.add_tensor(name, data)
+    finish(writer)
+    return path
+
+
+def finish(writer: GGUFWriter) -> None:
+    """Write all that was added to `writer`, and close its file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path

@@ -22,6 +22,8 @@ from typing import BinaryIO
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 
+from tests.support.gguf_model import finish
+
 _MAGIC = b"tjgg"  # "ggjt" as a little-endian number
 _ALIGNMENT = 32
 _BLOCK = 256
@@ -137,10 +139,7 @@ def write_gguf_model(
         data = np.frombuffer(kind.fill(draw, int(np.prod(dimensions))), np.uint8)
         rows = data.reshape(dimensions[1], -1) if len(dimensions) > 1 else data
         writer.add_tensor(_gguf_name(old_name), rows, raw_dtype=GGMLQuantizationType(kind.number))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.model.backends import (
-    LARGEST_BATCH,
     MORE_TOKENS,
     TOKENS_A_BYTE,
     Buffer,
@@ -55,7 +54,6 @@ class CTransformersCache:
         wants_logits: bool = True,
     ) -> bool:
         """See `Cache`."""
-        assert len(tokens) <= LARGEST_BATCH
         self._llm.eval(tokens, batch_size=len(tokens), threads=threads)
         return True
 

@@ -16,13 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 
-from server.model.backends import (
-    LARGEST_BATCH,
-    Buffer,
-    Cache,
-    Logits,
-    logits_at,
-)
+from server.model.backends import LARGEST_BATCH, Buffer, Cache, Logits, logits_at
 from server.model.backends.cancel import Cancel
 from server.model.backends.llama_bindings import bindings, explain, forget
 from server.model.backends.llama_tokenizer import LlamaCppTokenizer
@@ -111,7 +105,10 @@ class LlamaCppCache:
     def restore(self, buffer: Buffer) -> bool:
         """See `Cache`."""
         read = self._c.llama_state_seq_set_data(self._context, buffer, len(buffer), _SEQUENCE)
-        return read == len(buffer) or not self.cut(0)
+        if read == len(buffer):
+            return True
+        self.cut(0)
+        return False
 
 
 class LlamaCpp:

@@ -19,7 +19,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from server.model.errors import FetchError, ModelFileError, NotForCtransformers
 from server.model.files.catalog import (
@@ -152,29 +151,24 @@ def _fetch_from_hub(source: HubSource, target: Path) -> None:
 
 # A file that no engine could use is not kept: the sentence says why.
 def _needs_adapting(part: Path) -> bool:
+    try:
+        return not _is_usable(part)
+    except ModelFileError as error:
+        part.unlink()
+        raise FetchError(f"{error} What was fetched is deleted.") from error
+
+
+# Whether an engine can use the file as it is; False if it can once it is adapted.
+def _is_usable(part: Path) -> bool:
     from server.model.fetch.adapt import is_adaptable
 
     try:
         inspect(part)
     except NotForCtransformers:
         if is_adaptable(part):
-            return True
-        _check_for_llama_cpp(part)
-    except ModelFileError as error:
-        _delete(part, error)
-    return False
-
-
-def _check_for_llama_cpp(part: Path) -> None:
-    try:
+            return False
         inspect(part, LLAMA_CPP)
-    except ModelFileError as error:
-        _delete(part, error)
-
-
-def _delete(part: Path, error: ModelFileError) -> NoReturn:
-    part.unlink()
-    raise FetchError(f"{error} What was fetched is deleted.") from error
+    return True
 
 
 def _adapt_hub_file(part: Path, target: Path) -> None:
