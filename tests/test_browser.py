@@ -16,9 +16,13 @@ from tests.support.wire import prompt_request
 
 pytestmark = pytest.mark.browser
 
+ENDLESS = "?max_tokens=1500&ignore_eos=true"
+
 
 @pytest.mark.model
 def test_ask_see_it_grow_stop_and_ask_again(page, talkative_server):
+    # The answer must still grow when a slow browser looks, so the model may not end it.
+    page.route("**/prompt", lambda route: route.continue_(url=f"{route.request.url}{ENDLESS}"))
     open_page(page, talkative_server)
     expect(page.locator("#version")).to_contain_text("smollm2")
     ask(page, "Tell me a long story about the sea, with many words.")
@@ -29,6 +33,7 @@ def test_ask_see_it_grow_stop_and_ask_again(page, talkative_server):
     expect(last_note(page)).to_contain_text("Stopped.")
     wait_until(lambda: talkative_server.status()["busy"] is False)
     assert talkative_server.status()["last"]["finish"] == "cancelled"
+    page.unroute("**/prompt")
     ask(page, "What is virtue?")
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     assert len(page.locator(".you").all()) == 2

@@ -94,7 +94,7 @@ def test_any_body_is_answered_or_refused_and_the_process_lives(real_server, body
 
 def test_answer_comes_piece_by_piece(real_server):
     with real_server.connect() as client:
-        client.sendall(prompt_request("What is virtue?", "?max_tokens=40&ignore_eos=true"))
+        client.sendall(prompt_request("What is virtue?", "?max_tokens=200&ignore_eos=true"))
         first = read_until(client, b"\r\n\r\n")
         assert real_server.status()["current"]["stage"] == "decode"
         status, _, body = parse_response(first + read_all(client))
