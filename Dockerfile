@@ -10,8 +10,8 @@
 #             none             no model: mount one and set SOCRATES_MODEL to its path
 # CPU_TARGET  what gcc compiles ctransformers for: -mcpu on arm64, -march on amd64. Never
 #             "native": an image built on one machine would die on another.
-# LLAMA_CPP   1 adds the second engine, for models that ctransformers cannot run: it compiles for
-#             10 minutes on two cores of a PC, and longer on a Pi
+# LLAMA_CPP   1 adds the second engine, for models that ctransformers cannot run; it takes 10 minutes
+#             to compile on two cores of a PC, and longer on a Pi
 # VERSION     what the page and /status show
 ARG PYTHON=3.11
 ARG DEBIAN=bookworm

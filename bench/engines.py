@@ -1,8 +1,8 @@
-"""The two engines on one model file: how fast, how soon free, how large?
+"""How do the two engines compare on one model file: speed, cancelling, memory?
 
-Both servers are started before the first measurement and are idle while the other is measured; in
-turn, in rounds, with the thread count fixed to the CPUs. Cancelled: a client leaves 0.3 s into the
-prefill of a long prompt, and the server itself measures until the model is free.
+Both servers run from the beginning, one thread for each CPU, and are measured in turn, round by
+round, while the other is idle. To measure cancelling, a client leaves 0.3 s into the prefill of a
+long prompt; the server itself measures how long the model takes to be free.
 
     python -m bench.engines           --short: fewer rounds; needs `make llama-cpp`
 """
@@ -77,7 +77,7 @@ def _cancel(address: Address, number: int) -> float:
     return _read_cancels(address)[1] - seconds
 
 
-# How many prompts were cancelled, and how long that took in all.
+# How many prompts were cancelled, and how long that took altogether.
 def _read_cancels(address: Address) -> tuple[float, float]:
     with urlopen(f"http://{address[0]}:{address[1]}/metrics") as response:
         found = dict(_CANCELS.findall(response.read().decode()))

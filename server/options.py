@@ -159,7 +159,7 @@ class Options:
     engine: str = _option(
         ANY_ENGINE,
         _one_of(*ENGINES),
-        "what runs the model: auto takes ctransformers for what it can run, else llama.cpp",
+        "what runs the model: auto is ctransformers if it can, else llama.cpp",
     )
     template: str = _option(
         "auto", _text, "chat template: auto is the model file's own; llama-2, or a Jinja file"

@@ -1,4 +1,4 @@
-"""Which engine a file gets, and the sentence where the right one is missing."""
+"""Which engine a file gets, and the error if that engine is not installed."""
 
 import pytest
 from gguf import GGUFValueType
@@ -16,7 +16,7 @@ INSTALL = "install it with `make llama-cpp`, or into an image with --build-arg L
 
 @pytest.fixture
 def has_llama_cpp(monkeypatch):
-    """Say whether llama.cpp is installed, whatever is true here: only heads of files are read."""
+    """Pretend that llama.cpp is or is not installed: these tests only read heads of files."""
 
     def say(is_installed):
         monkeypatch.setattr(choice, "is_llama_cpp_installed", lambda: is_installed)
@@ -97,11 +97,11 @@ def test_what_would_end_llama_cpps_process_is_refused(tmp_path, has_llama_cpp):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("tokenizer.ggml.model", "bert", "(bert) is none of a model that writes text"),
-        ("tokenizer.ggml.model", "no_vocab", "(no_vocab) is none of a model"),
+        ("tokenizer.ggml.model", "bert", "(bert) is not one for generating text"),
+        ("tokenizer.ggml.model", "no_vocab", "(no_vocab) is not one for"),
         ("llama.block_count", 0, "it has no layers"),
-        ("llama.rope.dimension_count", 15, "rotates 15 dimensions of heads with 16"),
-        ("llama.rope.dimension_count", 18, "rotates 18 dimensions of heads with 16"),
+        ("llama.rope.dimension_count", 15, "rotates 15 dimensions of heads that have 16"),
+        ("llama.rope.dimension_count", 18, "rotates 18 dimensions of heads that have 16"),
         ("llama.expert_used_count", 2, "more experts than it has"),
         ("llama.attention.layer_norm_rms_epsilon", -1.0, "epsilon is -1.0"),
     ],

@@ -90,7 +90,7 @@ def test_key_that_is_there_twice(tmp_path):
         ("llama.rope.freq_base", (0.0, F32), "is 0.0"),
         ("general.type", ("imatrix", STRING), "is no model, but imatrix"),
         ("general.name", (1, U32), "general.name is no text"),
-        (f"{GGML}add_space_prefix", (False, GGUFValueType.BOOL), "no blank before a text"),
+        (f"{GGML}add_space_prefix", (False, GGUFValueType.BOOL), "no space before a text"),
     ],
 )
 def test_what_ctransformers_would_compute_otherwise(tmp_path, key, pair, words):
@@ -154,7 +154,7 @@ def test_wrong_metadata(tmp_path, metadata, words):
         ({f"{GGML}token_type": ([0.0] * len(TOKENS), F32)}, "vocabulary is damaged"),
         (
             {f"{GGML}tokens": (["<unk>", "<s>", "</s>", "x", *TOKENS[4:]], STRING)},
-            "one of its byte tokens is none",
+            "one of its byte tokens is malformed",
         ),
     ],
     ids=str,

@@ -25,7 +25,7 @@ class Context:
         # Only tokens that were evaluated in whole batches are reused: the rest are rounded
         # differently when they stand elsewhere in a batch.
         self._reusable = 0
-        self.length = cache.length  # tokens that it has room for
+        self.length = cache.length  # in tokens
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -50,7 +50,7 @@ class Context:
         return self._reusable
 
     def restore(self, kv_file: KVFile) -> bool:
-        """Read the persona's keys and values; False if they have to be evaluated."""
+        """Read the persona's keys and values; False if they must be evaluated instead."""
         if not kv_file.read(self._cache):
             return False
         self._tokens = list(kv_file.tokens)
@@ -58,7 +58,7 @@ class Context:
         return True
 
     def keep(self, kv_file: KVFile, took_s: float) -> None:
-        """Write those of the persona, which is all that was evaluated, for the next start."""
+        """Save the persona, which must be all that was evaluated so far, for the next start."""
         kv_file.write(self._cache, took_s)
 
     def evaluate(
@@ -71,10 +71,10 @@ class Context:
     ) -> bool:
         """Append `tokens`, at most LARGEST_BATCH, in one call into ggml.
 
-        Whoever says that they are reusable has cut this and all before them at borders.
+        `is_reusable` says that these and all tokens before them were cut at borders (batches.py).
 
         Returns:
-            False if it was cancelled before the end; the next is then `keep_prefix`.
+            False if it was cancelled before the end; call `keep_prefix` before the next `evaluate`.
 
         Raises:
             RuntimeError: if ggml fails.

@@ -1,14 +1,14 @@
-"""The persona's keys and values in a file beside the model, so that a large one starts in seconds.
+"""Keeps the persona's keys and values in a file beside the model, so that a large one starts fast.
 
-A 7B reads a long persona for minutes on a Pi. After that first time its keys and values are
-written to `MODEL.KEY.kv`, and the next start reads them back.
+On a Pi, a 7B takes minutes to prefill a long persona. The first start writes the resulting keys and
+values to `MODEL.KEY.kv`, and later starts read them back.
 
-Promises:
-  * KEY is a digest of all that they depend on: the model's contents, the tokens, the batches that
-    these were cut into, the engine's build, the CPU. What no longer fits is not found;
-  * a damaged file is noticed by its own digest, and written anew;
-  * a file has its name only once it is whole, there are two a model at most, and where none can be
-    written (a read-only image, a full disk) everything else goes on.
+Guarantees:
+  * KEY is a digest of everything they depend on: the model's contents, the tokens and how they were
+    split into batches, the engine's build, the CPU. A file that no longer fits is not found.
+  * A damaged file is detected by the digest inside it, and replaced.
+  * A file gets its name only when it is complete. At most two are kept for each model. If none can
+    be written (a read-only image, a full disk), everything else still works.
 """
 
 import ctypes
@@ -30,40 +30,40 @@ from server.model.machine.cpus import features
 
 log = logging.getLogger(__name__)
 
-_WORTHWHILE_S = 2.0  # what takes less to evaluate is not kept
-_MOST_FILES = 2  # of one model: two personas
+_WORTHWHILE_S = 2.0  # a shorter prefill is not worth a file
+_MOST_FILES = 2  # for each model: two personas
 _LONGEST_WRITING_S = 3600.0
 _MAGIC = b"socrates-kv 1\n".ljust(32, b"\0")
 _HEAD_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
-_SAMPLES, _SAMPLE_BYTES = 512, 4096  # of a model file's contents: all of 4 GB would take seconds
+_SAMPLES, _SAMPLE_BYTES = 512, 4096  # of a model's contents: hashing all of 4 GB would take seconds
 
 
 class KVFile:
-    """Where the keys and values of `tokens` are kept, if that is worthwhile.
+    """The file for the keys and values of `tokens`, whether it exists or not.
 
     Args:
-        model_file: beside which.
-        backend: what evaluates them, as loaded from that file.
-        tokens: the persona's.
+        model_file: the model, beside which the file is kept.
+        backend: the model as loaded.
+        tokens: those of the persona.
     """
 
     def __init__(self, model_file: Path, backend: Backend, tokens: Sequence[int]) -> None:
         self._model_file = model_file
-        # The context's length, since some models rotate positions otherwise in a long one.
+        # The context's length matters too: some models rotate positions differently in a long one.
         conditions = (backend.build, sorted(features()), backend.batch, backend.caches[0].length)
         self._conditions = f"{conditions} {list(tokens)}"
         self.tokens = tokens
 
     @cached_property
     def path(self) -> Path:
-        """Where they are, or will be."""
+        """Where the file is or would be."""
         digest = _fingerprint(self._model_file)
         digest.update(self._conditions.encode())
         name = f"{self._model_file.name}.{digest.hexdigest()[:16]}.kv"
         return self._model_file.with_name(name)
 
     def read(self, cache: Cache) -> bool:
-        """Fill an empty `cache` from the file; False if there is none that is whole."""
+        """Fill the empty `cache` from the file; False if there is no valid one."""
         if not cache.state_bytes():
             return False
         started = time.perf_counter()
@@ -72,20 +72,20 @@ class KVFile:
                 head, data = _map(file.fileno(), mmap.ACCESS_COPY)
         except FileNotFoundError:
             return False
-        except (OSError, ValueError) as error:  # ValueError: it is shorter than a head
-            log.warning("%s cannot be read, and is written anew: %s", self.path, error)
+        except (OSError, ValueError) as error:  # ValueError: shorter than its head
+            log.warning("%s cannot be read and will be replaced: %s", self.path, error)
             return False
         if head != _MAGIC + hashlib.sha256(data).digest() or not cache.restore(data):
-            log.warning("%s is damaged, and is written anew", self.path)
+            log.warning("%s is damaged and will be replaced", self.path)
             return False
         with suppress(OSError):
-            os.utime(self.path)  # the latest in use is kept
+            os.utime(self.path)  # the most recently used are kept
         took_s = time.perf_counter() - started
         log.info("the persona was read from %s in %.1f s", self.path.name, took_s)
         return True
 
     def write(self, cache: Cache, took_s: float) -> None:
-        """Write the file, if `cache` can be saved, and was `took_s` seconds in the making."""
+        """Write the file, if `cache` can be saved and took long enough (`took_s`) to prefill."""
         size = cache.state_bytes()
         if took_s < _WORTHWHILE_S or not size:
             return
@@ -99,14 +99,14 @@ class KVFile:
     def _write(self, cache: Cache, size: int) -> None:
         if shutil.disk_usage(self.path.parent).free < 2 * size:
             raise OSError("too little disk space")
-        # A name of its own: another server may be writing the same at the same time.
+        # A unique name: another server may be writing the same file.
         directory, name = self.path.parent, self._model_file.name
         with NamedTemporaryFile(
             dir=directory, prefix=f"{name}.", suffix=".kv.part", delete=False
         ) as file:
             part = Path(file.name)
             try:
-                os.posix_fallocate(file.fileno(), 0, _HEAD_BYTES + size)  # a full disk shows here
+                os.posix_fallocate(file.fileno(), 0, _HEAD_BYTES + size)  # a full disk fails here
                 head, data = _map(file.fileno(), mmap.ACCESS_WRITE)
                 cache.save(data)
                 head[:] = _MAGIC + hashlib.sha256(data).digest()
@@ -117,7 +117,7 @@ class KVFile:
                 part.unlink(missing_ok=True)
         self._forget_older()
 
-    # The oldest of this model's, and what a crash has left.
+    # The least recently used files of this model, and parts that a crash left behind.
     def _forget_older(self) -> None:
         name = re.escape(self._model_file.name)
         kept = re.compile(rf"{name}\.[0-9a-f]{{16}}\.kv")
@@ -140,7 +140,7 @@ def _is_left(part: Path) -> bool:
     return time.time() - _last_use(part) > _LONGEST_WRITING_S
 
 
-# Two models that differ at all, differ nearly everywhere.
+# Samples are enough: two models that differ at all differ nearly everywhere.
 def _fingerprint(path: Path) -> "hashlib._Hash":
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -152,8 +152,8 @@ def _fingerprint(path: Path) -> "hashlib._Hash":
     return digest
 
 
-# The head of an open file, and what follows it, as memory that C can use. It is unmapped when the
-# last of both is forgotten.
+# Maps an open file; returns its head, and the rest as memory that C can use. The file stays mapped
+# while either is referenced.
 def _map(descriptor: int, access: int) -> tuple[memoryview, Buffer]:
     memory = mmap.mmap(descriptor, 0, access=access)
     size = len(memory) - _HEAD_BYTES

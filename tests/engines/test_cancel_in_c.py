@@ -1,4 +1,4 @@
-"""Cancelling as the server does it: by an event that llama.cpp reads itself, from another thread."""
+"""Cancelling as the server does: another thread sets an event that llama.cpp itself reads."""
 
 import threading
 
@@ -25,7 +25,7 @@ def test_event_is_one_for_python_and_for_c():
 
 @pytest.mark.model
 def test_large_batch_is_left_in_its_middle(smollm2):
-    """512 tokens in one call of 32 graphs: the event is set once the second has begun."""
+    """512 tokens in one call, evaluated as 32 graphs: cancel once the second has begun."""
     (cache,) = load(choose(smollm2, LLAMA_CPP), 2048, 1).caches
     tokens = np.random.default_rng(1).integers(20, 49000, 512).tolist()
     assert cache.evaluate(tokens, 2, Cancel())

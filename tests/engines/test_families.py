@@ -1,4 +1,4 @@
-"""Today's architectures on llama.cpp: tiny random files, made as the converters make them."""
+"""Current architectures on llama.cpp: tiny random files like those that converters write."""
 
 import dataclasses
 import logging
@@ -50,7 +50,7 @@ def say(engine, conversation, sampling=SEEDED, cancelled=None):
 
 
 class SetAt(threading.Event):
-    """An event that is set when it is looked at for the n-th time."""
+    """An event that is set after it has been checked `looks` times."""
 
     def __init__(self, looks):
         super().__init__()
@@ -71,7 +71,7 @@ def test_ctransformers_declines_and_llama_cpp_takes_it(family):
 
 
 def test_prompt_has_the_tokens_of_its_template(family, tmp_path):
-    """The whole template as text, by llama.cpp's tokenizer with its control tokens recognised."""
+    """As llama.cpp tokenizes the rendered template with control tokens recognised."""
     name, path = family
     engine = load_engine(settings(path))
     messages = [{"role": "system", "content": "Be he."}]
@@ -130,7 +130,7 @@ def test_prefix_is_reused(family):
 
 @pytest.mark.parametrize("looks", [1, 40, 400])
 def test_cancel_within_a_batch(family, looks):
-    """llama.cpp looks at the event before each node, so one batch is left in its middle."""
+    """llama.cpp checks the event before each node, so it leaves a batch midway."""
     _, path = family
     engine = load_engine(settings(path))
     whole = say(engine, Conversation("heather " * 60))[0]
@@ -192,7 +192,7 @@ def test_its_log_is_ours(family, caplog):
     )
 
 
-def test_blanks_that_become_three_tokens_each_have_room(tmp_path):
+def test_spaces_that_become_three_tokens_each_have_room(tmp_path):
     shape = Shape(vocabulary=512, embedding=256, multiple=256, heads=4, layers=2)
     path = write_gguf_model(tmp_path / "m.gguf", shape, F32, F32)
     tokenizer = load(choose(path, LLAMA_CPP), 256, 1).tokenizer()
@@ -200,7 +200,7 @@ def test_blanks_that_become_three_tokens_each_have_room(tmp_path):
     assert len(tokenizer.encode("")) == 0
 
 
-# What llama.cpp splits by expressions that recurse (30,000 letters), and others.
+# Pre-tokenizers: those whose regular expressions recurse in llama.cpp, and others.
 PRES = (
     "llama-bpe", "qwen2", "tekken", "gpt-4o", "deepseek-llm", "deepseek-v3", "falcon", "default",
     "bloom", "viking", "smollm", "gpt-2", "superbpe", "seed-coder",
@@ -220,7 +220,7 @@ def test_long_runs_do_not_overflow_the_stack(tmp_path, pre):
 
 
 def test_portions_change_no_token(family, monkeypatch):
-    """Of a text with words: as long as it is one portion, it is encoded as it is."""
+    """If a text has words, it makes no difference whether it is split into portions."""
     _, path = family
     tokenizer = load(choose(path), 256, 1).tokenizer()
     text = "The other  one, there:\n\n\the heard 1234 of it. " * 200

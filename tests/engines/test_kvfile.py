@@ -1,4 +1,4 @@
-"""The persona's keys and values are kept, found, and only where they fit."""
+"""The persona's keys and values are saved, and are read back only where they fit."""
 
 import dataclasses
 import logging
@@ -42,7 +42,7 @@ def _keep_all(monkeypatch):
     monkeypatch.setattr(kvfile, "_WORTHWHILE_S", 0.0)
 
 
-# With an example, since Gemma's template has the system text in the first question.
+# With an example, because Gemma's template puts the system text into the first question.
 def persona(system):
     return Persona(system, (Turn("Ha?", "Ha."),))
 
@@ -130,7 +130,7 @@ def test_two_are_kept_the_latest(settings):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "of another size"])
-def test_damaged_file_is_noticed_and_written_anew(settings, caplog, damage):
+def test_damaged_file_is_detected_and_replaced(settings, caplog, damage):
     expected = answer(start(settings)[0])
     (name,) = files(settings)
     path = settings.model_file.with_name(name)
@@ -146,7 +146,7 @@ def test_damaged_file_is_noticed_and_written_anew(settings, caplog, damage):
     assert start(settings)[1] == 0
 
 
-def test_where_nothing_can_be_written_all_else_goes_on(settings, monkeypatch, caplog):
+def test_everything_else_works_where_nothing_can_be_written(settings, monkeypatch, caplog):
     def refuse(*arguments):
         raise OSError(28, "No space left on device")
 
@@ -165,7 +165,7 @@ def test_cancelled_start_keeps_nothing(settings):
     assert files(settings) == []
 
 
-def test_what_is_quick_is_not_kept(settings, monkeypatch):
+def test_quick_prefill_is_not_kept(settings, monkeypatch):
     monkeypatch.setattr(kvfile, "_WORTHWHILE_S", 3600.0)
     start(settings)
     assert files(settings) == []
@@ -179,7 +179,7 @@ def test_ctransformers_keeps_nothing(tmp_path):
 
 
 def test_two_servers_write_at_the_same_time(settings):
-    """Each has a file of its own until it is whole."""
+    """Each writes to a file of its own and renames it once it is complete."""
     start(settings)
     (name,) = files(settings)
     settings.model_file.with_name(name).unlink()

@@ -1,4 +1,4 @@
-"""The same file on both engines: the same answers, but for what rounding decides."""
+"""The same file on both engines: the same answers, except where rounding decides."""
 
 import dataclasses
 import shutil
@@ -42,8 +42,8 @@ QUESTIONS = [
 GREEDY = Sampling(
     max_tokens=16, temperature=0, ignore_eos=True, repetition_penalty=1, dry_multiplier=0
 )
-# Of logits whose standard deviation is 3.3. Each engine differs from itself by 0.11 to 0.25 when
-# the same prompt is cut into other batches, and the two from each other by 0.12 to 0.27.
+# The logits' standard deviation is 3.3. Each engine differs from itself by 0.11 to 0.25 when the same
+# prompt is split into different batches, and the two from each other by 0.12 to 0.27.
 ROUNDING = 0.6
 
 

@@ -1,16 +1,16 @@
-"""What evaluates a model, behind one protocol: the engine knows no library.
+"""The libraries that evaluate a model, behind one protocol: the engine knows neither.
 
-    choice.py          which of them a file gets
-    ctransformers.py   llama.cpp of 2023 inside ctransformers, the default
-    llama_cpp.py       llama.cpp of today, by llama-cpp-python, if that is installed
-    llama_bindings.py  its functions and its log
-    bare.py            how both are imported
-    cancel.py          the event that C can look at
+    choice.py          picks the library for a file
+    ctransformers.py   ctransformers, the default, with a llama.cpp of 2023 inside
+    llama_cpp.py       a current llama.cpp, through llama-cpp-python, if installed
+    llama_bindings.py  llama-cpp-python's functions, and llama.cpp's log
+    bare.py            imports a library without its package's __init__
+    cancel.py          a cancel event that C code can read
 
-Guarantees of both:
-  * the same tokens, cut at the same places, give the same logits, on any number of threads;
-  * a cache holds what was evaluated and not cut off since; a failed or cancelled evaluation adds
-    nothing to it that `cut` would leave.
+Both guarantee:
+  * the same tokens, split into the same batches, give the same logits on any number of threads;
+  * a failed or cancelled evaluation leaves nothing behind once the cache is cut back to the length
+    that it had before.
 """
 
 import ctypes
@@ -24,18 +24,19 @@ from numpy.typing import NDArray
 from server.model.prompt.tokenizer import Tokenizer
 
 Buffer: TypeAlias = "ctypes.Array[ctypes.c_uint8]"
-Logits = NDArray[np.float32]  # one a token of the vocabulary
+Logits = NDArray[np.float32]  # one for each token of the vocabulary
 
-LARGEST_BATCH = 512  # tokens of one evaluation; more would abort ctransformers' process
-# Tokens that a byte of text becomes at most: SentencePiece writes a blank as a mark of three bytes,
-# which are three tokens where the vocabulary has none for it. So a few more for a blank in front.
+LARGEST_BATCH = 512  # tokens in one evaluation; ctransformers aborts the process above that
+# The most tokens that a byte of text can become: SentencePiece writes a space as a three-byte mark,
+# which is three tokens if the vocabulary has none for it. MORE_TOKENS is for the space that it puts
+# in front of the text.
 TOKENS_A_BYTE, MORE_TOKENS = 3, 8
 
 
 class Cache(Protocol):
     """One KV cache. Used on the model thread only."""
 
-    length: int  # tokens that it has room for
+    length: int  # in tokens
 
     def evaluate(
         self,
@@ -48,9 +49,9 @@ class Cache(Protocol):
 
         Args:
             tokens: to append.
-            threads: to compute on.
-            cancelled: ends the evaluation early where the library can.
-            wants_logits: whether those of the last token are asked for afterwards.
+            threads: how many to compute on.
+            cancelled: stops the evaluation midway, if the library can.
+            wants_logits: whether the caller will read the last token's logits.
 
         Returns:
             False if it was cancelled before the end.
@@ -60,42 +61,42 @@ class Cache(Protocol):
         """
 
     def cut(self, length: int) -> bool:
-        """Keep the first `length` tokens; False if it had to give up all of them instead."""
+        """Keep the first `length` tokens; False if the cache had to be emptied instead."""
 
     def logits(self) -> Logits:
-        """The last token's logits, in the library's own buffer: writable, until `evaluate`."""
+        """The last token's logits: the library's own buffer, writable, valid until `evaluate`."""
 
     def state_bytes(self) -> int:
         """The size of what `save` writes; 0 if it cannot be saved."""
 
     def save(self, buffer: Buffer) -> None:
-        """Write the keys and values of all tokens into `buffer`, `state_bytes` long."""
+        """Write all keys and values into `buffer`, which is `state_bytes()` long."""
 
     def restore(self, buffer: Buffer) -> bool:
-        """Take the saved ones instead of its own; False, and it is empty, if they are none."""
+        """Load what `save` wrote; if it is invalid, empty the cache and return False."""
 
 
 class Backend(Protocol):
-    """A model file that is loaded: weights and vocabulary."""
+    """A loaded model file: its weights, its vocabulary and its KV caches."""
 
-    build: str  # which program evaluates, as exactly as is known
-    batch: int  # tokens of a whole batch (batches.py)
-    caches: Sequence[Cache]  # one a context; they share the weights
+    build: str  # the library and its version, as exactly as it can be known
+    batch: int  # tokens in a whole batch (batches.py)
+    caches: Sequence[Cache]  # one for each context; they share the weights
     vocabulary_size: int
-    special: Mapping[str, int]  # ids of the tokens that a template may name, by their text
+    special: Mapping[str, int]  # ids of the tokens that a template may use, by their text
     control: frozenset[int]  # tokens that print nothing and end an answer
     bos: int | None  # what every prompt begins with
-    swallowing: frozenset[int]  # special tokens that take the blanks behind them
+    swallowing: frozenset[int]  # special tokens that swallow the whitespace after them
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the file's own vocabulary.
 
         Raises:
-            ModelFileError: if it would not be safe.
+            ModelFileError: if it would crash or lose text.
         """
 
 
 def logits_at(pointer: Any, count: int) -> Logits:
-    """The floats that a ctypes pointer points to, not copied."""
+    """The `count` floats at a ctypes pointer, without copying them."""
     floats = (ctypes.c_float * count).from_address(ctypes.addressof(pointer.contents))
     return np.ctypeslib.as_array(floats)

@@ -1,7 +1,8 @@
-"""Lets one module of a package be imported without the package's own `__init__`.
+"""Imports one module of a package without running the package's `__init__`.
 
-ctransformers' imports the hub's client (half a second of every start, and a traceback where
-HF_ENDPOINT is malformed), llama-cpp-python's its chat formats and disk caches.
+ctransformers' `__init__` imports the hub's client, which costs half a second at every start and
+fails with a traceback if HF_ENDPOINT is malformed. llama-cpp-python's imports chat formats and disk
+caches.
 """
 
 import importlib.util
@@ -11,7 +12,7 @@ from types import ModuleType
 
 
 def enter(package: str) -> Path:
-    """Make `package.module` importable; returns the package's folder. It must be installed."""
+    """Make modules of the installed `package` importable; returns the package's folder."""
     if package not in sys.modules:
         found = importlib.util.find_spec(package)
         assert found is not None, package

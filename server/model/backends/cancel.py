@@ -1,8 +1,8 @@
-"""The event that ends a prompt, readable by C without the interpreter's lock.
+"""The event that cancels a prompt, which C code can read without the interpreter's lock (the GIL).
 
-llama.cpp looks at it some 600 times a token. Through Python each look would need the lock, which a
-busy event loop may keep for 5 ms: under pipelined requests 30 tokens of SmolLM2 took
-55 s instead of 1.5.
+llama.cpp checks it some 600 times per token. A check in Python would need the GIL each time, and a
+busy event loop holds that for up to 5 ms: under pipelined requests, 30 tokens of SmolLM2 took 55 s
+instead of 1.5.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ import threading
 
 
 class Cancel(threading.Event):
-    """A `threading.Event` with a C text beside it: of no letters, and of one once it is set."""
+    """A `threading.Event` with a C string beside it, which is empty until the event is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,15 +18,15 @@ class Cancel(threading.Event):
 
     @property
     def address(self) -> int:
-        """Where the text is, as long as the event lives."""
+        """The address of the string, valid as long as the event lives."""
         return ctypes.addressof(self._text)
 
     def set(self) -> None:
-        """Set the event, and the text before it."""
+        """Fill the string, then set the event."""
         self._text[0] = b"x"
         super().set()
 
     def clear(self) -> None:
-        """Unset both."""
+        """Clear both."""
         self._text[0] = b"\0"
         super().clear()

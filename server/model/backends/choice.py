@@ -1,4 +1,4 @@
-"""Which engine a model file gets: ctransformers where it can, else llama.cpp if installed."""
+"""Picks the engine for a model file: ctransformers if it can, else llama.cpp if installed."""
 
 import importlib.util
 from pathlib import Path
@@ -14,10 +14,10 @@ _INSTALL = "install it with `make llama-cpp`, or into an image with --build-arg 
 
 
 def choose(path: Path, engine: str = ANY_ENGINE) -> ModelFile:
-    """Inspect the file at `path` for `engine`, or for the first that can load it.
+    """Inspect the file at `path` for `engine`, or for the first engine that can run it.
 
     Raises:
-        ModelFileError: if the file is in the way of every engine, or the engine is missing.
+        ModelFileError: if no engine can run the file, or the one it needs is not installed.
     """
     if engine == LLAMA_CPP:
         if not is_llama_cpp_installed():
@@ -36,13 +36,13 @@ def choose(path: Path, engine: str = ANY_ENGINE) -> ModelFile:
 
 
 def is_llama_cpp_installed() -> bool:
-    """Whether llama-cpp-python is there: a package, and not a file or folder of that name."""
+    """Whether llama-cpp-python is installed: a package, not just a file or folder of that name."""
     found = importlib.util.find_spec("llama_cpp")
     return found is not None and found.origin is not None and bool(found.submodule_search_locations)
 
 
 def load(file: ModelFile, context_tokens: int, contexts: int) -> Backend:
-    """Load the file by the engine that it was inspected for, with so many contexts.
+    """Load the file with the engine that it was inspected for, and make its contexts.
 
     Raises:
         ModelFileError: if the engine cannot load it.

@@ -1,8 +1,8 @@
-"""ctransformers 0.2.27: fast at decoding, small to install, and a llama.cpp of 2023.
+"""ctransformers 0.2.27: fast to decode, small to install, with a llama.cpp of 2023 inside.
 
-The only importer of ctransformers. What had to be found out about it is in server/README.md.
-Nothing can be saved: its library exports functions of llama.cpp that would, but hides the context
-which they need inside a C++ object.
+The only module that imports ctransformers; server/README.md tells how that really behaves. Its KV
+cache cannot be saved: the library exports llama.cpp's functions for it, but hides the context that
+they need inside a C++ object.
 """
 
 import ctypes
@@ -26,11 +26,11 @@ from server.model.files.modelfile import ModelFile
 from server.model.machine.cpus import features
 from server.model.prompt.tokenizer import Tokenizer
 
-# An evaluation cannot be interrupted. Large batches are faster (SmolLM2, 2 threads: 110 tokens/s
-# one by one, 172 by eights, 185 by 64s); small ones let a cancelled prompt go sooner. So a batch
-# takes some 0.1 s on two cores of an EPYC: 16 tokens for 100 MB of weights, one for 2 GB.
-_MODEL_BYTES_A_BATCH = 2.9e9  # read in 0.1 s, each batch reading the weights once a token
-_LARGEST_USEFUL = 64  # tokens; beyond it nothing was gained (195 tokens/s by 128s)
+# An evaluation cannot be interrupted. Large batches are faster (SmolLM2, 2 threads: 110 tokens/s in
+# batches of one, 172 of 8, 185 of 64); small ones end sooner after a cancel. So a batch is what two
+# cores of an EPYC evaluate in about 0.1 s: 16 tokens with 100 MB of weights, one with 2 GB.
+_MODEL_BYTES_A_BATCH = 2.9e9  # read in 0.1 s, when every token reads all weights
+_LARGEST_USEFUL = 64  # tokens; larger batches gained next to nothing (195 tokens/s with 128)
 
 
 def batch_tokens(model_bytes: int) -> int:
@@ -40,7 +40,7 @@ def batch_tokens(model_bytes: int) -> int:
 
 
 class CTransformersCache:
-    """See `Cache`. An `LLM` has one; the weights of all are mapped from one file."""
+    """See `Cache`. Belongs to one `LLM`; all of these map the same file for their weights."""
 
     def __init__(self, llm: Any) -> None:
         self._llm = llm
@@ -83,9 +83,9 @@ class CTransformers:
     """See `Backend`.
 
     Args:
-        file: found in order by `inspect`, for ctransformers.
-        context_tokens: of every context.
-        contexts: how many.
+        file: as `inspect` approved it for ctransformers.
+        context_tokens: the length of each context.
+        contexts: how many to make.
 
     Raises:
         ModelFileError: if it cannot be loaded.
@@ -135,14 +135,14 @@ class NativeTokenizer:
     """ctransformers' SentencePiece tokenizer, with a buffer of the right size.
 
     `LLM.tokenize` allocates len(text) + 1 ints, but one character can become four tokens: one
-    prompt of rare characters causes a heap overflow. Here the buffer is large enough. And
-    the C++ throws across ctypes (the process aborts) on a byte that its vocabulary does not
-    have, so a vocabulary that lacks one is refused when the model is loaded.
+    prompt of rare characters overflows the heap. Here the buffer is large enough. A byte that the
+    vocabulary lacks throws a C++ exception, which ends the process, so such a vocabulary is refused
+    when the model is loaded.
 
     Args:
         llm: a `ctransformers.LLM`.
-        control: ids that print nothing and never come out of `encode`.
-        special: tokens by their text; ctransformers prints none of them.
+        control: ids that print nothing and that `encode` never returns.
+        special: token ids by text; ctransformers itself prints none of these.
 
     Raises:
         ModelFileError: if the vocabulary cannot spell every byte.

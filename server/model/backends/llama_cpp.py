@@ -1,12 +1,12 @@
-"""llama.cpp of today, through llama-cpp-python's plain bindings: its own loop is not used.
+"""A current llama.cpp, through llama-cpp-python's C bindings; its Python loop is not used.
 
-An evaluation looks at the prompt's event before every node of the graph, some twenty a layer, so
-even a large model is free within milliseconds of a cancel. It looks by C's strlen on the text of a
-`Cancel`: 0 is no, 1 is yes. An event of another kind is asked through Python, and slows it down.
+llama.cpp checks the prompt's event before every node of the graph, some twenty per layer, so even a
+large model is free within milliseconds of a cancel. The check is C's strlen on the string of a
+`Cancel`: 0 goes on, 1 aborts. Any other event is checked through Python, which is slow.
 
-Flash attention is off: with it a token's logits depend on the number of threads once 512 tokens are
-cached (ggml splits the KV cache among them), and a seed would not repeat. Everything is computed on
-the CPU, where alone llama.cpp can be interrupted.
+Flash attention is off: with it, logits depend on the number of threads once 512 tokens are cached
+(ggml splits the KV cache among the threads), and a seed would not repeat. Everything runs on the
+CPU, the only place where llama.cpp can be interrupted.
 """
 
 import ctypes
@@ -24,12 +24,12 @@ from server.model.errors import ModelFileError
 from server.model.files.modelfile import ModelFile
 from server.model.prompt.tokenizer import Tokenizer
 
-# Tokens of one graph (`n_ubatch`). Only whole batches can be reused, so each turn of a conversation
-# reads half a batch again: by 64s and 256s a new prompt would be read 1.1 and 1.2 times faster
-# (SmolLM2 178, 192, 209 tokens/s; Gemma 3 270M 272, 309, 323), and every turn after it later.
+# Tokens in one graph (`n_ubatch`). Only whole batches can be reused, so each turn of a conversation
+# evaluates half a batch again. Batches of 64 or 256 would speed up the first prompt by 1.1 or 1.2
+# (SmolLM2 178, 192, 209 tokens/s; Gemma 3 270M 272, 309, 323) and slow down every later turn.
 _BATCH = 16
-_SEQUENCE = 0  # the only one of every context
-_ABORTED = 2  # what llama_decode returns then
+_SEQUENCE = 0  # every context has just this one
+_ABORTED = 2  # from llama_decode, when the abort callback said so
 _NONE = -1  # LLAMA_TOKEN_NULL
 _SWALLOWING = 1 << 8  # LLAMA_TOKEN_ATTR_RSTRIP
 
@@ -39,8 +39,8 @@ class LlamaCppCache:
 
     def __init__(self, model: "_Model", context_tokens: int) -> None:
         self._c = c = bindings()
-        self._model = model  # lives as long as its contexts
-        self._watched = watched = [threading.Event()]  # of the running evaluation
+        self._model = model  # must live as long as its contexts
+        self._watched = watched = [threading.Event()]  # by the evaluation in progress
         self._ask = c.ggml_abort_callback(lambda _: watched[0].is_set())
         self._look = ctypes.cast(ctypes.CDLL(None).strlen, c.ggml_abort_callback)
         parameters = c.llama_context_default_params()
@@ -48,7 +48,7 @@ class LlamaCppCache:
         parameters.n_batch, parameters.n_ubatch = LARGEST_BATCH, _BATCH
         parameters.n_outputs_max = 1
         parameters.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        parameters.swa_full = True  # or nothing could be cut off
+        parameters.swa_full = True  # or `cut` would fail
         parameters.no_perf = True
         self._context = c.llama_init_from_model(model.pointer, parameters)
         self._memory = self._context and c.llama_get_memory(self._context)
@@ -71,9 +71,9 @@ class LlamaCppCache:
         else:
             self._c.llama_set_abort_callback(self._context, self._ask, None)
         self._c.llama_set_n_threads(self._context, threads, threads)
-        ids = (ctypes.c_int32 * len(tokens))(*tokens)  # the batch holds only its address
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)  # the batch only points to it
         batch = self._c.llama_batch_get_one(ids, len(tokens))
-        if not wants_logits:  # else the last token's: a quarter of the time with Gemma's vocabulary
+        if not wants_logits:  # which cost a quarter of a batch with Gemma's vocabulary
             batch.logits = (ctypes.c_int8 * len(tokens))()
         forget()
         status = self._c.llama_decode(self._context, batch)
@@ -82,7 +82,7 @@ class LlamaCppCache:
         return bool(status == 0)
 
     def cut(self, length: int) -> bool:
-        """See `Cache`. A recurrent model's can only be emptied."""
+        """See `Cache`. A recurrent model's cache can only be emptied."""
         if self._c.llama_memory_seq_rm(self._memory, _SEQUENCE, length, -1):
             return True
         self._c.llama_memory_clear(self._memory, True)
@@ -115,12 +115,12 @@ class LlamaCpp:
     """See `Backend`.
 
     Args:
-        file: found in order by `inspect`, for llama.cpp.
-        context_tokens: of every context.
-        contexts: how many.
+        file: as `inspect` approved it for llama.cpp.
+        context_tokens: the length of each context.
+        contexts: how many to make.
 
     Raises:
-        ModelFileError: if it cannot be loaded, or is no model that writes text.
+        ModelFileError: if it cannot be loaded, or does not generate text.
     """
 
     batch = _BATCH
@@ -138,7 +138,7 @@ class LlamaCpp:
             LlamaCppCache(model, context_tokens) for _ in range(contexts)
         ]
         self.vocabulary_size = model.size
-        # llama.cpp knows tokens that end an answer by their text, whatever the file says of them.
+        # llama.cpp recognises tokens that end an answer by their text, however the file marks them.
         is_end = partial(c.llama_vocab_is_eog, model.words)
         ends = frozenset(filter(is_end, range(model.size)))
         named = {_text_of(model, index): index for index in ends}
@@ -158,7 +158,7 @@ class LlamaCpp:
         return LlamaCppTokenizer(self._model, self.control)
 
 
-# The weights and the vocabulary, which last as long as somebody uses them.
+# The weights and the vocabulary, freed when nothing uses them any more.
 class _Model:
     def __init__(self, file: ModelFile) -> None:
         c = bindings()
@@ -172,7 +172,7 @@ class _Model:
         self.words = c.llama_model_get_vocab(self.pointer)
         self.size: int = c.llama_vocab_n_tokens(self.words)
         if c.llama_model_has_encoder(self.pointer) or c.llama_model_is_diffusion(self.pointer):
-            raise ModelFileError(f"The model {file.path} does not write one token after another.")
+            raise ModelFileError(f"The model {file.path} does not generate text token by token.")
 
 
 def _text_of(model: _Model, index: int) -> str:

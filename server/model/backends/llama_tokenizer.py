@@ -1,7 +1,7 @@
-"""llama.cpp's own tokenizer. It only reads its tables, and is thread-safe.
+"""llama.cpp's own tokenizer. It only reads tables, so it is thread-safe.
 
-It splits a text by regular expressions that recurse: 30,000 letters without a blank overflow the
-stack, and 16,000 digits take seconds. So a long text is given to it in portions.
+Its regular expressions recurse: 30,000 letters without a space overflow the stack, and 16,000
+digits take seconds. So a long text is tokenized in portions.
 """
 
 import ctypes
@@ -13,16 +13,16 @@ from server.model.backends import MORE_TOKENS, TOKENS_A_BYTE
 from server.model.backends.llama_bindings import bindings
 from server.model.files.restrictions import LONGEST_TOKEN
 
-_PORTION = 4096  # letters
-_SENTENCE_PIECE = 1  # LLAMA_VOCAB_TYPE_SPM: no regular expressions, and a blank before each text
+_PORTION = 4096  # characters
+_SENTENCE_PIECE = 1  # LLAMA_VOCAB_TYPE_SPM: no regular expressions, and a space before each text
 
 
 class LlamaCppTokenizer:
     """See `Tokenizer`.
 
     Args:
-        model: whose vocabulary it is; lives as long as this.
-        control: ids that print nothing and never come out of `encode`.
+        model: whose vocabulary to use; kept alive.
+        control: ids that print nothing and that `encode` never returns.
     """
 
     def __init__(self, model: Any, control: frozenset[int]) -> None:
@@ -44,17 +44,17 @@ class LlamaCppTokenizer:
         return list(ids[:count])
 
 
-# Cut before a blank that follows a letter, where no token goes on, or else anywhere.
+# Cut before whitespace that follows a word, which no token spans; if there is none, anywhere.
 def _portions(text: str) -> Iterator[str]:
     while len(text) > _PORTION:
-        blanks = [match.end() for match in re.finditer(r"\S(?=\s)", text[:_PORTION])]
-        at = blanks[-1] if blanks else _PORTION
+        spaces = [match.end() for match in re.finditer(r"\S(?=\s)", text[:_PORTION])]
+        at = spaces[-1] if spaces else _PORTION
         yield text[:at]
         text = text[at:]
     yield text
 
 
-# Spelled when they are needed: some vocabularies have 262,144.
+# Each is spelled when it is needed: some vocabularies have 262,144.
 class _Pieces(Sequence[bytes]):
     def __init__(self, model: Any, control: frozenset[int]) -> None:
         self._model, self._control = model, control

@@ -2,7 +2,7 @@
 
     ModelError
     +-- ModelFileError     the file cannot be used: the process ends with exit status 1
-    |   +-- NotForCtransformers   ... by ctransformers, but llama.cpp may be able to
+    |   +-- NotForCtransformers   ... by ctransformers, though llama.cpp may be able to
     +-- ModelUnavailable   no prompt can be answered: the model failed, or we are shutting down
     +-- QueueFull          too many prompts are waiting already
     +-- ClientQueueFull    too many of one client's prompts are waiting
@@ -23,11 +23,11 @@ class ModelError(Exception):
 
 
 class ModelFileError(ModelError):
-    """The model file is missing, damaged or of a kind that no engine can load."""
+    """The model file is missing, damaged, or of a kind that no engine can load."""
 
 
 class NotForCtransformers(ModelFileError):
-    """The model file is whole, but ctransformers cannot load it or would compute otherwise."""
+    """The model file is complete, but ctransformers cannot load it or would run it wrongly."""
 
 
 class ModelUnavailable(ModelError):

@@ -149,7 +149,7 @@ def _fetch_from_hub(source: HubSource, target: Path) -> None:
         left_over.unlink()
 
 
-# A file that no engine could use is not kept: the sentence says why.
+# Deletes a file that no engine can use.
 def _needs_adapting(part: Path) -> bool:
     try:
         return not _is_usable(part)
@@ -158,7 +158,7 @@ def _needs_adapting(part: Path) -> bool:
         raise FetchError(f"{error} What was fetched is deleted.") from error
 
 
-# Whether an engine can use the file as it is; False if it can once it is adapted.
+# Whether an engine can use the file as it is; False if it must be adapted first.
 def _is_usable(part: Path) -> bool:
     from server.model.fetch.adapt import is_adaptable
 

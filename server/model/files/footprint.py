@@ -1,11 +1,10 @@
 """How much memory a model needs, and whether this machine has it.
 
 The weights are mapped from the file, so they are page cache: the system may drop them, but then
-reads them back from the disk at every token. llama.cpp copies some kinds (Q4_0 and Q4_K on a CPU
-with AVX2 or dot products) into private memory in another order, and needs the file no more. The
-KV cache is private memory and fills up with
-the context. Everything else (Python, ggml's buffers) takes 50 to 100 MB. Measured by
-`bench.tokens`; its README has the table.
+reads them back from the disk at every token. llama.cpp copies some tensor types (Q4_0 and Q4_K on a
+CPU with AVX2 or dot products) into private memory in another order, and no longer needs the file.
+The KV cache is private memory and fills up with the context. Everything else (Python, ggml's
+buffers) takes 50 to 100 MB. Measured by `bench.tokens`; its README has the table.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Reads the head of a GGUF file, versions 2 and 3 (ggml's docs/gguf.md).
 
-Owns what holds for every engine: the file is whole, little-endian, one file of one model.
+Checks what every engine needs: the file is complete, little-endian, and holds a whole model.
 """
 
 import re
@@ -18,11 +18,11 @@ _SCALARS = {
 U32, F32, STRING = 4, 6, 8
 _ARRAY = 9
 _MOST_ITEMS = 2**24
-_MOST_NUMBERS = 1024  # of an array that is kept: one a layer
+_MOST_NUMBERS = 1024  # in an array that is kept: enough for one per layer
 _DEFAULT_ALIGNMENT = 32
 CONTROL, USER_DEFINED, BYTE = 3, 4, 6  # llama.cpp's token types
 VOCABULARY = "tokenizer.ggml."
-# What llama.cpp takes for BOS and EOS where a file names none.
+# llama.cpp's BOS and EOS if a file names none.
 _DEFAULT_MARKS = {"llama": {"bos": 1, "eos": 2}}
 _HALF_FLOAT_BYTES = 2
 # A GGUF file converted from Meta's Llama 2, whose converters wrote no chat template at first.
@@ -41,7 +41,7 @@ class Tensor:
 
 @dataclass(slots=True)
 class Head:
-    """The key-value pairs: value and kind by key, and the arrays of the vocabulary; the tensors."""
+    """The key-value pairs (value and kind by key), the vocabulary's arrays, and the tensors."""
 
     cursor: Cursor
     values: dict[str, Value] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Head:
         return self.values.get("general.architecture")
 
     def number(self, key: str, default: int) -> int:
-        """The whole number of that key, a `{}` in it being the architecture."""
+        """The whole number at `key`, in which `{}` stands for the architecture."""
         value = self.values.get(key.format(self.architecture))
         return value if isinstance(value, int) else default
 
@@ -89,7 +89,7 @@ def read_gguf(cursor: Cursor) -> Head:
 def _read_pair(head: Head) -> None:
     cursor = head.cursor
     key, kind = _read_name(cursor), cursor.number("I")
-    if key in head.kinds:  # ggml takes the first, we would check the last
+    if key in head.kinds:  # ggml would use the first, and we check the last
         raise cursor.refuse(f"its {key} is there twice")
     head.kinds[key] = kind
     if kind == _ARRAY:
@@ -119,7 +119,7 @@ def _read_value(cursor: Cursor, kind: int) -> Value:
     return value if isinstance(value, int | float) else None
 
 
-# Keeps the arrays of the vocabulary, and short ones of numbers.
+# Keeps the vocabulary's arrays, and short arrays of numbers.
 def _read_array(head: Head, key: str) -> None:
     cursor = head.cursor
     kind, count = cursor.number("I"), cursor.number("Q")
@@ -182,7 +182,7 @@ def _read_tensors(head: Head, count: int) -> None:
 
 
 def describe(head: Head, engine: str) -> ModelFile:
-    """What the program needs to know of the file, to be loaded by `engine`."""
+    """What the program needs to know about the file, if `engine` is to load it."""
     values, types = head.values, head.types
     special = {
         token.decode("utf-8", "replace"): index

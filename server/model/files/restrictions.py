@@ -1,9 +1,9 @@
-"""What an engine cannot do with a GGUF file that is otherwise in order.
+"""What each engine cannot do with a well-formed GGUF file.
 
-ctransformers 0.2.27 has llama.cpp of September 2023: one architecture, one kind of vocabulary,
-untied matrices. It ignores what it does not know, or dies of it, so every key, id, shape and type
-that its C++ relies on is checked here first. A file that fails here may still be one for llama.cpp,
-which refuses by itself nearly all that is wrong.
+ctransformers 0.2.27 contains llama.cpp of September 2023: one architecture, one kind of vocabulary,
+no tied matrices. It ignores or crashes on anything else, so every key, id, shape and type that its
+C++ relies on is checked here first. llama.cpp may still run a file that fails here; by itself it
+refuses nearly everything that is wrong.
 """
 
 import math
@@ -18,7 +18,7 @@ LONGEST_TOKEN = 4096  # bytes; the longest of SmolLM2 has 241
 _MAX_HYPER_PARAMETER = 2**20
 _BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
 
-# What newer llama.cpp reads, with the value that changes nothing.
+# Keys that only a newer llama.cpp reads, each with the value that changes nothing.
 _IGNORED = {
     "llama.attention.causal": True,
     "llama.attention.scale": None,
@@ -31,10 +31,10 @@ _IGNORED = {
 
 
 def check_for_ctransformers(head: Head) -> None:
-    """Look for what it cannot do.
+    """Check everything that ctransformers relies on.
 
     Raises:
-        NotForCtransformers: at the first such thing.
+        NotForCtransformers: naming the first thing that it cannot do.
     """
     _check_architecture(head)
     _check_arithmetic(head)
@@ -47,30 +47,30 @@ def check_for_ctransformers(head: Head) -> None:
 
 
 def check_for_llama_cpp(head: Head) -> None:
-    """Look for what would end the process, or not be printed.
+    """Check what llama.cpp does not check itself.
 
     Raises:
-        ModelFileError: if there is such a thing.
+        ModelFileError: naming the first thing that would crash it or could not be printed.
     """
     kind = head.values.get(f"{VOCABULARY}model")
     if kind in _NO_GENERATORS:
-        raise head.cursor.refuse(f"its vocabulary ({kind}) is none of a model that writes text")
+        raise head.cursor.refuse(f"its vocabulary ({kind}) is not one for generating text")
     if why := _why_nonsense(head):
         raise head.cursor.refuse(why)
     words = set(head.tokens)
     if any(b"\0" in token or token.startswith(b"[EMPTY_") for token in words):
         raise head.cursor.refuse("its vocabulary is damaged")
-    if len(words) + max(0, head.tokens.count(b"") - 1) < len(head.tokens):  # empty ones may be many
+    if len(words) + max(0, head.tokens.count(b"") - 1) < len(head.tokens):  # empty ones may repeat
         raise head.cursor.refuse("its vocabulary has a token twice")
     if (longest := max(map(len, words), default=0)) > LONGEST_TOKEN:
         raise head.cursor.refuse(f"its vocabulary has a token of {longest:,} bytes")
-    # A byte that a text has and the vocabulary has not throws across ctypes.
+    # Tokenizing a byte that the vocabulary lacks throws a C++ exception, which ends the process.
     missing = missing_bytes(head)
     if missing and not _has_tokenizer(head):
         raise head.cursor.refuse(f"its vocabulary lacks {missing} of 256 byte tokens")
 
 
-# Sizes that llama.cpp takes for granted.
+# The first size that llama.cpp would crash on, or None.
 def _why_nonsense(head: Head) -> str | None:
     if head.number("{}.block_count", 0) < 1:
         return "it has no layers"
@@ -79,7 +79,7 @@ def _why_nonsense(head: Head) -> str | None:
     width = head.number("{}.attention.key_length", width)
     rotated = head.number("{}.rope.dimension_count", 0)
     if rotated % 2 or (width and rotated > width):
-        return f"it rotates {rotated} dimensions of heads with {width}"
+        return f"it rotates {rotated} dimensions of heads that have {width}"
     if head.number("{}.expert_used_count", 0) > head.number("{}.expert_count", 0):
         return "it uses more experts than it has"
     for name, value in head.values.items():
@@ -101,7 +101,7 @@ def _check_architecture(head: Head) -> None:
         )
 
 
-# What this ctransformers would ignore, and so compute something else.
+# What ctransformers would ignore, and so compute something else.
 def _check_arithmetic(head: Head) -> None:
     values = head.values
     scaling, factor = values.get("llama.rope.scaling.type"), values.get("llama.rope.scaling.factor")
@@ -121,11 +121,11 @@ def _check_arithmetic(head: Head) -> None:
             raise head.cursor.decline(f"its {key} is {value}, which ctransformers would ignore")
     if values.get(f"{VOCABULARY}add_space_prefix") is False and not _has_tokenizer(head):
         raise head.cursor.decline(
-            "its tokenizer puts no blank before a text, and ctransformers' does"
+            "its tokenizer puts no space before a text, and ctransformers' does"
         )
 
 
-# Then the vocabulary is not asked to tokenize.
+# With a tokenizer of its own beside it, the file's vocabulary does not have to tokenize.
 def _has_tokenizer(head: Head) -> bool:
     return (head.cursor.path.parent / TOKENIZER_FILE).exists()
 
@@ -149,7 +149,7 @@ def _check_vocabulary(head: Head) -> None:
             raise head.cursor.decline(f"its {name} token is not in its vocabulary")
     for token, kind in zip(head.tokens, head.types, strict=True):
         if kind == BYTE and not _BYTE_TOKEN.fullmatch(token):
-            raise head.cursor.decline("one of its byte tokens is none")
+            raise head.cursor.decline("one of its byte tokens is malformed")
 
 
 def _read_sizes(head: Head) -> Sizes:

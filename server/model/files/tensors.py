@@ -55,7 +55,7 @@ class Sizes:
 
 
 def heads_fit(embedding: int, heads: int, rotated: object) -> bool:
-    """Ggml divides by these, and asserts that every head is rotated whole, in pairs."""
+    """Whether ggml's divisions work out, and every head is rotated whole, in pairs."""
     width = embedding // heads
     return not embedding % heads and not width % 2 and rotated in (None, width)
 
@@ -69,7 +69,7 @@ def dimension_count(cursor: Cursor) -> int:
 
 
 def tensor_bytes(shape: Sequence[int], kind: int) -> int:
-    """The bytes of a tensor's data; 0 of a type that no engine of ours knows."""
+    """The size of a tensor's data in bytes; 0 if neither engine knows its type."""
     values, size = {**_BLOCKS, **_NEWER_BLOCKS}.get(kind, (1, 0))
     return math.prod(shape) // values * size
 
@@ -86,7 +86,7 @@ def why_unreadable(name: str, shape: Sequence[int], kind: int) -> str | None:
     if len(shape) == 1 and kind != _F32:  # norms: ggml asserts it at the first token
         return f"its {name} is not F32"
     if shape[0] % _BLOCKS[kind][0]:
-        return f"the rows of its {name} are no whole blocks"
+        return f"the rows of its {name} are not whole blocks"
     return None
 
 

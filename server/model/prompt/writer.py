@@ -42,7 +42,7 @@ class PromptWriter:
         tokenizer: for what stands between special tokens.
         special: ids of the tokens that the template may name, by their text.
         bos: the id that every prompt begins with, or None.
-        swallowing: special tokens that take the blanks behind them, as Phi-3's do.
+        swallowing: special tokens that swallow the whitespace after them, as Phi-3's do.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class PromptWriter:
             run = ""
         return [*tokens, *self._tokenizer.encode(run)] if run else tokens
 
-    # A mark becomes a blank rather than nothing, so that what stood around it cannot close up into
+    # A mark becomes a space rather than nothing, so that what stood around it cannot close up into
     # another mark. C0 and C1 controls say nothing to a model, and NUL would end the C tokenizer's
     # string.
     def _clean(self, text: str) -> str:
