@@ -8,7 +8,7 @@
 #             socrates         0.1 GB, Apache-2.0: SmolLM2, trained to be Socrates
 #             smollm2          0.1 GB, Apache-2.0
 #             none             no model: mount one and set SOCRATES_MODEL to its path
-# CPU_TARGET  what gcc compiles ctransformers for: -mcpu on arm64, -march on amd64. Never
+# CPU_TARGET  what gcc compiles the engines for: -mcpu on arm64, -march on amd64. Never
 #             "native": an image built on one machine would die on another.
 # LLAMA_CPP   1 adds the second engine, for models that ctransformers cannot run; it takes 10 minutes
 #             to compile on two cores of a PC, and longer on a Pi
@@ -47,7 +47,7 @@ FROM python:${PYTHON}-slim-${DEBIAN} AS build
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends g++ \
  && rm -rf /var/lib/apt/lists/*
-# The build requirements that they do not pin.
+# Their build requirements, which they do not pin.
 RUN pip install --no-cache-dir cmake==3.31.6 ninja==1.13.0 scikit-build==0.18.1 scikit-build-core==1.1.2 setuptools==80.9.0 wheel==0.45.1
 COPY --from=pins /ctransformers.txt /llama-cpp.txt /
 ARG CPU_TARGET
@@ -85,7 +85,8 @@ RUN set -eu; \
 RUN python -m venv --without-pip --system-site-packages /opt/venv
 COPY --from=pins /others.txt /
 # Removed: tests, symbols (but not numpy's, whose libraries are laid out so that strip breaks them),
-# a hub transport that fetch/hub.py does not use, and what of llama-cpp-python is not its bindings.
+# a hub transport that fetch/hub.py does not use, and second copies of llama.cpp's libraries. What
+# llama-cpp-python needs beyond its bindings is not installed.
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --requirement /others.txt /wheels/ctransformers-*.whl \
  && if [ "${LLAMA_CPP:-}" = 1 ]; then \
       pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /wheels/llama_cpp_python-*.whl \

@@ -41,9 +41,9 @@ test-docker: dev ## test the image, Compose and a Swarm by a Docker engine of it
 	$(BIN)/python -m server.model.fetch smollm2
 	$(BIN)/python -m pytest --override-ini addopts='-ra --durations=10' tests/docker
 
-llama-cpp: .venv/llama-cpp ## install the second engine, for today's models: compiles for minutes
+llama-cpp: .venv/llama-cpp ## compile the second engine, for newer models: takes some minutes
 
-test-llama-cpp: dev .venv/llama-cpp ## test the second engine, and the first one's tests over it
+test-llama-cpp: dev .venv/llama-cpp ## test the second engine, and run the first one's tests on it
 	$(BIN)/python -m server.model.fetch socrates
 	$(BIN)/python -m server.model.fetch smollm2
 	$(BIN)/python -m pytest --override-ini addopts=-ra tests/engines
@@ -120,7 +120,7 @@ tools:
 
 # Without what reads images.
 .venv/llama-cpp: pyproject.toml .venv/installed
-	@echo 'Compiling llama.cpp for this machine: minutes, on a Pi longer.'
+	@echo 'Compiling llama.cpp for this machine. This takes some minutes, longer on a Pi.'
 	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PIP) --editable '.[llama-cpp]'
 	touch $@
 

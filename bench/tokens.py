@@ -2,10 +2,10 @@
 
 Measured in pairs, in one run: through HTTP, then the same evaluations of the same model in this
 process with nothing around them (no sampling, no text, no network). The latter is the ceiling:
-no server on this engine can be faster. The ceiling of prefill is the largest batch a call,
-which no cancel could interrupt in ctransformers.
+no server on this engine can be faster. Prefill's ceiling uses the largest batches, which in
+ctransformers no cancel could interrupt.
 
-    python -m bench.tokens                --short: fewer pairs; --engine: which
+    python -m bench.tokens                --short: fewer pairs; --engine NAME
     python -m bench.tokens --bare 1       the ceiling alone: decode and prefill in tokens/s
 
 Run nothing else at the same time: ggml's threads spin, and any load on their cores distorts both.
@@ -34,7 +34,7 @@ def main() -> None:
     options = read_options(
         __doc__, short, pairs=9, tokens=200, words=600, bare=0, engine=measured_options().engine
     )
-    os.environ["SOCRATES_ENGINE"] = options.engine  # of the server, too
+    os.environ["SOCRATES_ENGINE"] = options.engine  # for the server, too
     settings = measured_settings(measured_options())
     threads = Cpus().usable()
     engine = load_engine(replace(settings, governor=GovernorSettings(threads)))

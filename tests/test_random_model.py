@@ -41,7 +41,7 @@ def test_random_model_runs(tmp_path, kind, matrices, output):
 
 
 def test_spaces_that_become_three_tokens_each_have_room(tmp_path):
-    """Its vocabulary has no token for SentencePiece's blank, so that falls apart into bytes."""
+    """The vocabulary has no token for SentencePiece's space mark, so that becomes three bytes."""
     path = write_gguf_model(tmp_path / "m.gguf", SMALL, F32, F32)
     tokenizer = load(choose(path, CTRANSFORMERS), 256, 1).tokenizer()
     tokens = tokenizer.encode(" " * 5000)

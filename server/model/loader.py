@@ -10,7 +10,7 @@ from server.model.context import Context
 from server.model.engine import Engine
 from server.model.errors import ModelFileError, ModelUnavailable
 from server.model.files.catalog import TOKENIZER_FILE
-from server.model.files.modelfile import ANY_ENGINE, CTRANSFORMERS
+from server.model.files.modelfile import ANY_ENGINE
 from server.model.files.pagecache import read_through
 from server.model.job import Loading
 from server.model.kvfile import KVFile
@@ -69,7 +69,7 @@ def load_engine(
     tokenizer_file = file.path.parent / TOKENIZER_FILE
     tokenizer = (
         HubTokenizer(tokenizer_file, backend.control, backend.vocabulary_size)
-        if tokenizer_file.exists() and (file.engine == CTRANSFORMERS or file.needs_tokenizer_file)
+        if tokenizer_file.exists() and file.takes_tokenizer_file
         else backend.tokenizer()
     )
     template = find_template(file, settings.template)

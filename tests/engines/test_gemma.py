@@ -1,4 +1,4 @@
-"""Gemma 3 270M: a real file of today, with 262,144 tokens and sliding windows."""
+"""Gemma 3 270M: a real, current file, with 262,144 tokens and sliding windows."""
 
 import threading
 
@@ -23,7 +23,7 @@ LONG = "Tell me about the river and the sea. " * 100  # longer than its window o
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """It is a base model, whose file has none."""
+    """The file has none, because it is a base model."""
     path = tmp_path_factory.mktemp("template") / "gemma.jinja"
     path.write_text(GEMMA)
     return path

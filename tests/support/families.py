@@ -1,4 +1,4 @@
-"""Random models of some hundred KB, of the architectures that people ask for today."""
+"""Random models of a few hundred KB, in the architectures that people ask for today."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +48,7 @@ class Family:
     """One architecture as its converters write it."""
 
     architecture: str
-    pre: str  # llama.cpp's name of how its tokenizer splits; "" for SentencePiece
+    pre: str  # llama.cpp's name for the pre-tokenizer; "" for SentencePiece
     template: str
     marks: tuple[str, ...]  # control tokens: BOS, EOS, others
     end: str  # of them, what ends an answer

@@ -133,7 +133,8 @@ class LlamaCpp:
                 f"use --context {file.positions}."
             )
         self._model = model = _Model(file)
-        self.build = f"llama-cpp-python {version('llama-cpp-python')} {c.llama_print_system_info()}"
+        compiled_for = c.llama_print_system_info().decode()
+        self.build = f"llama-cpp-python {version('llama-cpp-python')} {compiled_for}"
         self.caches: Sequence[Cache] = [
             LlamaCppCache(model, context_tokens) for _ in range(contexts)
         ]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from server.model.files.cursor import Cursor
-from server.model.files.modelfile import ModelFile
+from server.model.files.modelfile import CTRANSFORMERS, ModelFile
 from server.model.files.tensors import Shape, dimension_count, tensor_bytes
 
 _SCALARS = {
@@ -206,7 +206,8 @@ def describe(head: Head, engine: str) -> ModelFile:
         eos=eos,
         adds_bos=values.get(f"{VOCABULARY}add_bos_token") is not False,
         positions=_learned_positions(head),
-        needs_tokenizer_file=missing_bytes(head) > 0,
+        # llama.cpp's own tokenizer is the exact one, wherever it is safe.
+        takes_tokenizer_file=engine == CTRANSFORMERS or missing_bytes(head) > 0,
     )
 
 

@@ -26,5 +26,5 @@ class ModelFile:
     bos: str  # the text of the token at the beginning ...
     eos: str  # ... and of that at the end
     adds_bos: bool  # every prompt begins with the former
-    needs_tokenizer_file: bool = False  # its own vocabulary cannot spell every byte
+    takes_tokenizer_file: bool = True  # a tokenizer.json beside it goes before its own vocabulary
     positions: int | None = None  # the longest context of a model with learned positions

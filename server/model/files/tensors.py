@@ -18,6 +18,7 @@ _NEWER_BLOCKS = {
     29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36),
     41: (128, 18),
 }  # fmt: skip
+_ALL_BLOCKS = _BLOCKS | _NEWER_BLOCKS
 _F32 = 0
 _MAX_DIMENSIONS = 4
 _MAX_NAME = 63  # bytes; ggml copies names into 64
@@ -70,7 +71,7 @@ def dimension_count(cursor: Cursor) -> int:
 
 def tensor_bytes(shape: Sequence[int], kind: int) -> int:
     """The size of a tensor's data in bytes; 0 if neither engine knows its type."""
-    values, size = {**_BLOCKS, **_NEWER_BLOCKS}.get(kind, (1, 0))
+    values, size = _ALL_BLOCKS.get(kind, (1, 0))
     return math.prod(shape) // values * size
 
 

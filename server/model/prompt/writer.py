@@ -40,7 +40,7 @@ class PromptWriter:
         persona: who speaks, unless a conversation brings a system text of its own.
         template: the model's.
         tokenizer: for what stands between special tokens.
-        special: ids of the tokens that the template may name, by their text.
+        special: ids of the tokens that the template may use, by their text.
         bos: the id that every prompt begins with, or None.
         swallowing: special tokens that swallow the whitespace after them, as Phi-3's do.
     """
